@@ -1,0 +1,226 @@
+"""The front door: model(), lm(), glm(), lmer(), glmer()."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from bayesglmm.design import build
+from bayesglmm.errors import ChoiceError
+from bayesglmm.families import Likelihood, find_family, find_link
+from bayesglmm.formula import parse
+from bayesglmm.model import Missing, Model, check_response
+from bayesglmm.priors import Prior, choose_priors
+
+ColumnOrValues = str | Sequence[float]
+Factors = Iterable[str] | Mapping[str, Sequence[object]]
+
+
+def model(
+    formula: str,
+    data: object,
+    *,
+    family: str = "gaussian",
+    link: str = "default",
+    weights: ColumnOrValues = "",
+    offset: ColumnOrValues = "",
+    trials: ColumnOrValues = "",
+    contrasts: Mapping[str, object] | None = None,
+    factors: Factors = (),
+    priors: str | Mapping[str, Prior] = "default",
+    missing: Missing = "drop",
+) -> Model:
+    """Put a formula, data, a family and priors together.
+
+    Parameters
+    ----------
+    formula
+        As in lme4: ``"y ~ x + (1 + x | g)"``.
+    data
+        A polars, pandas or pyarrow frame (anything narwhals reads) or a mapping of columns. It
+        is never changed.
+    family, link
+        ``"gaussian"`` (identity, log), ``"binomial"`` or ``"bernoulli"`` (logit, probit,
+        cloglog, log, identity), ``"poisson"`` (log, identity). The first link is the default.
+    weights
+        Column name or (n,) values. Gaussian: the variance is sigma^2 / weight. Binomial
+        proportions: the number of trials, as in R. Poisson: case weights.
+    offset
+        Column name or (n,) values added to the linear predictor; also ``offset(x)`` in the
+        formula.
+    trials
+        Column name or (n,) values; the response is then the number of successes. The same as
+        ``cbind(successes, trials - successes)``.
+    contrasts
+        Coding of factors by column: ``"treatment"``, ``"sum"``, ``"effects"``, ``"helmert"``,
+        ``"poly"``, ``"sdif"``, or a readable contrast matrix.
+    factors
+        Columns to treat as factors, or a mapping from column to its levels in order.
+    priors
+        ``"default"``, ``"flat"``, or a mapping by name; used by Bayesian methods only.
+    missing
+        ``"drop"`` rows with missing values (counted in the summary) or ``"error"``.
+
+    Raises
+    ------
+    FormulaError, DataError, ChoiceError
+        Each names the argument, what was given, and what to do.
+
+    Examples
+    --------
+    >>> import bayesglmm as bg
+    >>> m = bg.model("survived ~ sex + (1|pclass)", bg.load_dataset("titanic"), family="binomial")
+    >>> m
+    Model('survived ~ sex + (1|pclass)', family='binomial', link='logit', 891 rows, groups: pclass (3))
+    """
+    chosen = find_family(family)
+    chosen_link = find_link(chosen, link)
+    design = build(
+        parse(formula),
+        data,
+        weights=weights,
+        offset=offset,
+        trials=trials,
+        contrasts=contrasts,
+        factors=factors,
+        missing=missing,
+    )
+    check_response(design, chosen)
+    likelihood = Likelihood(chosen, chosen_link, design.y, design.weights * design.trials)
+    return Model(design, chosen, chosen_link, choose_priors(design, likelihood, priors))
+
+
+def _guard(name: str, formula: str, bars: bool, gaussian: bool, family: str) -> None:
+    """Say which function is meant when bars or family do not fit the name."""
+    has_bars = bool(parse(formula).bars)
+    right = {
+        (True, True): "lmer",
+        (True, False): "glmer",
+        (False, True): "lm",
+        (False, False): "glm",
+    }
+    if has_bars != bars:
+        wanted = "has random effects" if has_bars else "has no random effects such as (1|g)"
+        raise ChoiceError(
+            f"{name}: the formula {formula!r} {wanted}; use {right[(has_bars, gaussian)]}()"
+        )
+    if not gaussian:
+        find_family(family)
+
+
+def lm(
+    formula: str,
+    data: object,
+    *,
+    weights: ColumnOrValues = "",
+    offset: ColumnOrValues = "",
+    contrasts: Mapping[str, object] | None = None,
+    factors: Factors = (),
+    priors: str | Mapping[str, Prior] = "default",
+    missing: Missing = "drop",
+) -> Model:
+    """A linear model: Gaussian, identity link, no random effects. See :func:`model`.
+
+    Examples
+    --------
+    >>> import bayesglmm as bg
+    >>> bg.lm("mpg ~ wt", bg.load_dataset("mtcars")).fit().params["estimate"].round(3).to_list()
+    [37.285, -5.344]
+    """
+    _guard("lm", formula, bars=False, gaussian=True, family="gaussian")
+    return model(
+        formula,
+        data,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        factors=factors,
+        priors=priors,
+        missing=missing,
+    )
+
+
+def glm(
+    formula: str,
+    data: object,
+    *,
+    family: str = "gaussian",
+    link: str = "default",
+    weights: ColumnOrValues = "",
+    offset: ColumnOrValues = "",
+    trials: ColumnOrValues = "",
+    contrasts: Mapping[str, object] | None = None,
+    factors: Factors = (),
+    priors: str | Mapping[str, Prior] = "default",
+    missing: Missing = "drop",
+) -> Model:
+    """A generalised linear model: no random effects. See :func:`model`."""
+    _guard("glm", formula, bars=False, gaussian=False, family=family)
+    return model(
+        formula,
+        data,
+        family=family,
+        link=link,
+        weights=weights,
+        offset=offset,
+        trials=trials,
+        contrasts=contrasts,
+        factors=factors,
+        priors=priors,
+        missing=missing,
+    )
+
+
+def lmer(
+    formula: str,
+    data: object,
+    *,
+    weights: ColumnOrValues = "",
+    offset: ColumnOrValues = "",
+    contrasts: Mapping[str, object] | None = None,
+    factors: Factors = (),
+    priors: str | Mapping[str, Prior] = "default",
+    missing: Missing = "drop",
+) -> Model:
+    """A linear mixed model: Gaussian, identity link, random effects. See :func:`model`."""
+    _guard("lmer", formula, bars=True, gaussian=True, family="gaussian")
+    return model(
+        formula,
+        data,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        factors=factors,
+        priors=priors,
+        missing=missing,
+    )
+
+
+def glmer(
+    formula: str,
+    data: object,
+    *,
+    family: str = "gaussian",
+    link: str = "default",
+    weights: ColumnOrValues = "",
+    offset: ColumnOrValues = "",
+    trials: ColumnOrValues = "",
+    contrasts: Mapping[str, object] | None = None,
+    factors: Factors = (),
+    priors: str | Mapping[str, Prior] = "default",
+    missing: Missing = "drop",
+) -> Model:
+    """A generalised linear mixed model: random effects. See :func:`model`."""
+    _guard("glmer", formula, bars=True, gaussian=False, family=family)
+    return model(
+        formula,
+        data,
+        family=family,
+        link=link,
+        weights=weights,
+        offset=offset,
+        trials=trials,
+        contrasts=contrasts,
+        factors=factors,
+        priors=priors,
+        missing=missing,
+    )

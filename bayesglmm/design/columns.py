@@ -1,0 +1,457 @@
+"""Data in: any data frame becomes a polars frame; factors get levels, levels get codes.
+
+The caller's data are never changed: everything here builds new objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from bayesglmm.errors import DataError, caret, nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Factor", "Table", "codes", "labels", "make_factor", "numbers", "read", "to_polars"]
+
+_TEXT = (pl.String, pl.Categorical, pl.Enum)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A polars frame and what polars cannot hold about it.
+
+    Attributes
+    ----------
+    frame
+        The data.
+    ordered
+        Names of the columns that are ordered factors (pandas' ordered categoricals).
+    """
+
+    frame: pl.DataFrame
+    ordered: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """A categorical column: its name and its levels in order.
+
+    Attributes
+    ----------
+    name
+        Column name.
+    levels
+        Labels as R prints them, in order.
+    ordered
+        Whether it is an ordered factor (polynomial coding by default, as in R).
+    """
+
+    name: str
+    levels: tuple[str, ...]
+    ordered: bool = False
+
+
+def to_polars(data: object) -> pl.DataFrame:
+    """Turn anything that holds columns into a polars frame.
+
+    Parameters
+    ----------
+    data
+        A polars, pandas or pyarrow table, anything else narwhals reads, or a mapping from
+        column names to sequences.
+
+    Returns
+    -------
+    polars.DataFrame
+        With the same rows in the same order. A pandas categorical becomes an Enum, which keeps
+        the order of its categories.
+
+    Raises
+    ------
+    DataError
+        For anything else, for columns of different lengths, and for data without rows.
+
+    Examples
+    --------
+    >>> to_polars({"x": [1, 2], "g": ["a", "b"]}).shape
+    (2, 2)
+    """
+    return read(data).frame
+
+
+def read(data: object) -> Table:
+    """Like `to_polars`, but remember which columns are ordered factors.
+
+    Parameters
+    ----------
+    data
+        As for `to_polars`.
+
+    Returns
+    -------
+    Table
+        The frame and the names of its ordered factors.
+
+    Raises
+    ------
+    DataError
+        As for `to_polars`.
+
+    Examples
+    --------
+    >>> sorted(read({"x": [1, 2]}).ordered)
+    []
+    """
+    if isinstance(data, Table):
+        table = data
+    elif isinstance(data, pl.DataFrame):
+        table = Table(data.clone())  # the caller may change theirs in place
+    elif isinstance(data, pl.LazyFrame):
+        table = Table(data.collect())
+    elif isinstance(data, Mapping):
+        table = _from_mapping(data)
+    else:
+        table = _from_native(data)
+    if table.frame.height == 0 or table.frame.width == 0:
+        raise DataError("data has no rows" if table.frame.width else "data has no columns")
+    return table
+
+
+def _from_mapping(data: Mapping[Any, Any]) -> Table:
+    lengths = {}
+    columns: dict[str, Any] = {}
+    ordered: set[str] = set()
+    for key, values in data.items():
+        name = str(key)
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise DataError(f"data[{name!r}] is {values!r}; a column is a sequence of values")
+        if getattr(values, "ndim", 1) != 1:
+            raise DataError(f"data[{name!r}] has {values.ndim} dimensions; a column has one")
+        if type(values).__module__.partition(".")[0] == "pandas":
+            columns[name], is_ordered = _from_pandas_column(name, values)
+            if is_ordered:
+                ordered.add(name)
+        else:
+            columns[name] = values
+        lengths[name] = len(values)
+    if len(set(lengths.values())) > 1:
+        raise DataError(
+            "the columns of data differ in length: "
+            + ", ".join(f"{k} has {v}" for k, v in lengths.items())
+        )
+    return Table(_frame(columns), frozenset(ordered))
+
+
+def _from_native(data: object) -> Table:
+    import narwhals as nw
+
+    try:
+        frame = nw.from_native(data, eager_only=True)  # type: ignore[call-overload]
+    except TypeError:
+        raise DataError(
+            f"data is {type(data).__name__}; give a polars, pandas or pyarrow table, "
+            "or a dict of columns"
+        ) from None
+    except Exception as problem:  # a backend refuses, e.g. duplicate pandas column names
+        raise DataError(f"data cannot be read: {problem}") from None
+    if not frame.implementation.is_pandas_like():
+        try:
+            return Table(frame.to_polars())
+        except Exception as problem:
+            raise DataError(f"data cannot be turned into a polars frame: {problem}") from None
+    native: Any = data
+    columns: dict[str, pl.Series] = {}
+    ordered: set[str] = set()
+    for position, key in enumerate(native.columns):
+        name = str(key)
+        if name in columns:
+            raise DataError(f"data has two columns named {name!r}")
+        columns[name], is_ordered = _from_pandas_column(name, native.iloc[:, position])
+        if is_ordered:
+            ordered.add(name)
+    return Table(_frame(columns), frozenset(ordered))
+
+
+def _from_pandas_column(name: str, values: Any) -> tuple[pl.Series, bool]:
+    """Convert a pandas Series, keeping the order of categories."""
+    categories = getattr(values.dtype, "categories", None)
+    if categories is not None and hasattr(values, "cat"):
+        levels = _category_labels(name, categories)
+        position = np.asarray(values.cat.codes)
+        picked = [levels[i] if i >= 0 else None for i in position.tolist()]
+        return pl.Series(name, picked, dtype=pl.Enum(levels)), bool(values.cat.ordered)
+    try:
+        if values.dtype == object:
+            present = values.astype(object).where(values.notna(), None)
+            return pl.Series(name, present.tolist(), strict=True), False
+        return pl.Series(name, pl.from_pandas(values)), False
+    except Exception as problem:
+        raise DataError(f"column {name!r} cannot be read: {problem}") from None
+
+
+def _category_labels(name: str, categories: Iterable[object]) -> list[str]:
+    found = [_label(c) for c in categories]
+    if len(set(found)) != len(found):
+        raise DataError(f"two categories of column {name!r} have the same label")
+    return found
+
+
+def _frame(columns: Mapping[str, Any]) -> pl.DataFrame:
+    try:
+        return pl.DataFrame(dict(columns))
+    except Exception as problem:
+        raise DataError(f"data cannot be turned into a polars frame: {problem}") from None
+
+
+def column(frame: pl.DataFrame, name: str, formula: str = "", role: str = "column") -> pl.Series:
+    """Fetch a column, or say which one was probably meant.
+
+    Parameters
+    ----------
+    frame
+        The data.
+    name
+        Column name.
+    formula
+        The formula that names it; the error points into it.
+    role
+        What the column is for, e.g. ``"weights"``.
+
+    Returns
+    -------
+    polars.Series
+        The column.
+
+    Raises
+    ------
+    DataError
+        When it is not there; names the nearest column.
+
+    Examples
+    --------
+    >>> column(pl.DataFrame({"days": [1]}), "day")
+    Traceback (most recent call last):
+    ...
+    bayesglmm.errors.DataError: there is no column 'day'; did you mean 'days'?
+    """
+    if name in frame.columns:
+        return frame.get_column(name)
+    hint = nearest(name, frame.columns)
+    known = "" if hint else f"; the data have {', '.join(frame.columns[:20])}"
+    what = f"there is no column {name!r}"
+    if role != "column":
+        what = f"{role}={name!r}: there is no such column"
+    raise DataError(what + (hint or known) + caret(formula, find_name(formula, name), len(name)))
+
+
+def find_name(formula: str, name: str) -> int:
+    """Find where a formula mentions a name; -1 if it does not.
+
+    Examples
+    --------
+    >>> find_name("y ~ xx + x", "x")
+    9
+    """
+    from bayesglmm.formula.tokens import tokenize
+
+    if not formula:
+        return -1
+    for token in tokenize(formula):
+        if token.kind == "name" and token.text.strip("`") == name:
+            return token.start + token.text.startswith("`")
+    return -1
+
+
+def is_text(series: pl.Series) -> bool:
+    """Whether a column is a factor by its type alone: text, categories or truth values."""
+    return isinstance(series.dtype, _TEXT) or series.dtype == pl.Boolean
+
+
+def is_missing(series: pl.Series) -> pl.Series:
+    """Mark nulls and NaNs.
+
+    Returns
+    -------
+    polars.Series
+        Boolean, (n,), without nulls.
+    """
+    gone = series.is_null()
+    if series.dtype.is_float():
+        gone = gone | series.is_nan().fill_null(True)
+    return gone
+
+
+def _label(value: object) -> str:
+    """One value as R's as.character prints it."""
+    if isinstance(value, bool | np.bool_):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float | np.floating):
+        return f"{float(value):.15g}"
+    return str(value)
+
+
+def labels(series: pl.Series) -> pl.Series:
+    """Give the factor label of every value.
+
+    Parameters
+    ----------
+    series
+        Any column: text, categories, integers, floats, truth values, dates.
+
+    Returns
+    -------
+    polars.Series
+        Strings, (n,); null where the value is missing. 3 is "3", 1.5 is "1.5", True is "TRUE".
+
+    Raises
+    ------
+    DataError
+        For nested columns, which have no label.
+
+    Examples
+    --------
+    >>> labels(pl.Series([1.5, 2.0, None])).to_list()
+    ['1.5', '2', None]
+    """
+    dtype = series.dtype
+    if dtype == pl.String:
+        return series
+    if isinstance(dtype, pl.Categorical | pl.Enum) or dtype.is_integer():
+        return series.cast(pl.String)
+    if dtype.is_nested() or dtype in (pl.Object, pl.Binary):
+        raise DataError(f"column {series.name!r} has type {dtype}; it cannot be a factor")
+    if dtype == pl.Null:
+        return series.cast(pl.String)
+    values = series.set(is_missing(series), None) if dtype.is_float() else series
+    found = values.unique().drop_nulls()
+    new = pl.Series([_label(v) for v in found.to_list()], dtype=pl.String)
+    return values.replace_strict(found, new, default=None, return_dtype=pl.String)
+
+
+def make_factor(
+    series: pl.Series, *, given: Iterable[object] = (), ordered: bool = False
+) -> Factor:
+    """Find the levels of a column: those present, in order.
+
+    Parameters
+    ----------
+    series
+        The column, (n,).
+    given
+        Levels in the wanted order; the rest of the rule applies when empty.
+    ordered
+        Whether it is an ordered factor.
+
+    Returns
+    -------
+    Factor
+        Levels in the order given; else of an Enum's categories; else numbers by size, text by
+        character code. Levels that do not occur are dropped.
+
+    Raises
+    ------
+    DataError
+        When `given` leaves out a value that occurs.
+
+    Examples
+    --------
+    >>> make_factor(pl.Series("x", [10, 9, 10])).levels
+    ('9', '10')
+    >>> make_factor(pl.Series("x", ["b", "a"]), given=["b", "a"]).levels
+    ('b', 'a')
+    """
+    name = series.name
+    dtype = series.dtype
+    wanted = [_label(v) for v in given]
+    if not wanted and (dtype.is_numeric() or dtype.is_temporal()):
+        found = series.filter(~is_missing(series)).unique().sort()
+        return Factor(name, tuple(labels(found).to_list()), ordered)
+    present = {v for v in labels(series).unique().to_list() if v is not None}
+    if wanted:
+        left_out = sorted(present - set(wanted))
+        if left_out:
+            raise DataError(
+                f"factors[{name!r}] lists the levels {_listed(wanted)}, but the column also "
+                f"holds {_listed(left_out)}"
+            )
+        order = list(dict.fromkeys(wanted))
+    elif isinstance(dtype, pl.Enum):
+        order = dtype.categories.to_list()
+    else:
+        order = sorted(present)
+    return Factor(name, tuple(v for v in order if v in present), ordered)
+
+
+def codes(series: pl.Series, factor: Factor) -> NDArray[np.intp]:
+    """Find the level of every row.
+
+    Parameters
+    ----------
+    series
+        The column, (n,).
+    factor
+        Its levels.
+
+    Returns
+    -------
+    ndarray of intp, (n,)
+        Position in ``factor.levels``; -1 for a missing value, -2 for a value that is no level.
+
+    Examples
+    --------
+    >>> codes(pl.Series(["b", None, "z"]), Factor("x", ("a", "b"))).tolist()
+    [1, -1, -2]
+    """
+    text = labels(series)
+    known = pl.Enum(factor.levels)
+    position = text.cast(known, strict=False).to_physical().cast(pl.Int64).fill_null(-2)
+    out = position.to_numpy().astype(np.intp)
+    out[text.is_null().to_numpy()] = -1
+    return out
+
+
+def numbers(series: pl.Series, formula: str = "") -> NDArray[np.float64]:
+    """Read a column as numbers.
+
+    Parameters
+    ----------
+    series
+        The column, (n,); truth values count as 0 and 1.
+    formula
+        For the error message.
+
+    Returns
+    -------
+    ndarray of float64, (n,)
+        NaN where missing.
+
+    Raises
+    ------
+    DataError
+        When the column does not hold numbers.
+
+    Examples
+    --------
+    >>> numbers(pl.Series([1, None])).tolist()
+    [1.0, nan]
+    """
+    dtype = series.dtype
+    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+        raise DataError(
+            f"column {series.name!r} is not numeric (its type is {dtype})"
+            + caret(formula, find_name(formula, series.name), len(series.name))
+        )
+    return np.array(series.cast(pl.Float64).to_numpy(), dtype=np.float64)
+
+
+def _listed(values: Iterable[str], most: int = 12) -> str:
+    """Name values for a message, not more than `most`."""
+    found = list(values)
+    text = ", ".join(repr(v) for v in found[:most])
+    return text + (f", … ({len(found)} in all)" if len(found) > most else "")

@@ -1,0 +1,398 @@
+"""Formula and data to Design: response, X, random-effects terms, weights and offset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import polars as pl
+
+from bayesglmm.design.columns import column, find_name, is_missing, numbers, read
+from bayesglmm.design.fixed import FixedPart, Roles, build_part
+from bayesglmm.design.grouped import RandomTerm, random_terms
+from bayesglmm.design.response import Response, build_response, response_columns
+from bayesglmm.design.terms import evaluate, read_terms, variables
+from bayesglmm.errors import DataError, caret, check_choice, nearest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bayesglmm.formula import Formula
+
+__all__ = ["Design", "build"]
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """A formula applied to data; n rows kept, p fixed-effect columns.
+
+    Attributes
+    ----------
+    formula
+        The parsed formula.
+    response
+        y (n,), trials (n,) and levels.
+    X
+        (n, p) float64.
+    names
+        R's names of the p coefficients.
+    random
+        The random-effects terms.
+    offset
+        (n,) on the link scale, zeros for none.
+    weights
+        (n,) prior weights, ones for none.
+    rows
+        (n,) positions of the kept rows in the caller's data.
+    n_rows
+        Rows of the caller's data.
+    fixed
+        Makes X for new data.
+    data
+        The kept rows, all columns.
+    offset_column
+        The column given as ``offset=``; empty for none or for an array.
+
+    Examples
+    --------
+    >>> from bayesglmm.formula import parse
+    >>> d = build(parse("y ~ x + (1|g)"), {"y": [1, 2, None], "x": [0, 1, 2], "g": list("aba")})
+    >>> d.n, d.p, d.dropped, d.rows.tolist()
+    (2, 2, 1, [0, 1])
+    """
+
+    formula: Formula
+    response: Response
+    X: NDArray[np.float64]
+    names: tuple[str, ...]
+    random: tuple[RandomTerm, ...]
+    offset: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    rows: NDArray[np.intp]
+    n_rows: int
+    fixed: FixedPart
+    data: pl.DataFrame
+    offset_column: str = ""
+
+    @property
+    def n(self) -> int:
+        """Rows used."""
+        return int(self.X.shape[0])
+
+    @property
+    def p(self) -> int:
+        """Fixed-effect columns."""
+        return int(self.X.shape[1])
+
+    @property
+    def y(self) -> NDArray[np.float64]:
+        """The response, (n,)."""
+        return self.response.y
+
+    @property
+    def trials(self) -> NDArray[np.float64]:
+        """The numbers of trials, (n,)."""
+        return self.response.trials
+
+    @property
+    def dropped(self) -> int:
+        """Rows left out because a value was missing."""
+        return self.n_rows - self.n
+
+    def offset_for(self, newdata: object) -> NDArray[np.float64]:
+        """The offset of new data: ``offset(...)`` in the formula, and the ``offset=`` column.
+
+        Parameters
+        ----------
+        newdata
+            Anything `to_polars` reads, m rows. An offset given as an array cannot be looked up
+            and counts zero.
+
+        Returns
+        -------
+        ndarray, (m,)
+            NaN in rows with missing values.
+
+        Raises
+        ------
+        DataError
+            For a missing column.
+
+        Examples
+        --------
+        >>> from bayesglmm.formula import parse
+        >>> d = build(parse("y ~ offset(log(n))"), {"y": [1, 2], "n": [1.0, 2.0]})
+        >>> d.offset_for({"n": [1.0]}).tolist()
+        [0.0]
+        """
+        frame = read(newdata).frame
+        known = self.data.columns
+        used = [v for e in self.formula.offsets for v in variables(e, known, self.formula.text)[1]]
+        used += [self.offset_column] if self.offset_column else []
+        gone = _missing(frame, used, self.formula.text)
+        total = np.full(frame.height, np.nan)
+        kept = frame.filter(~gone)
+        if kept.height:
+            total[~gone] = _offset(self.formula, kept, self.offset_column)
+        return total
+
+
+def build(
+    formula: Formula,
+    data: object,
+    *,
+    weights: str | Sequence[float] | NDArray[np.float64] | pl.Series = "",
+    offset: str | Sequence[float] | NDArray[np.float64] | pl.Series = "",
+    trials: str | Sequence[float] | NDArray[np.float64] | pl.Series = "",
+    contrasts: Mapping[str, object] | None = None,
+    factors: Iterable[str] | Mapping[str, Sequence[object]] = (),
+    missing: Literal["drop", "error"] = "drop",
+) -> Design:
+    """Apply a formula to data.
+
+    Parameters
+    ----------
+    formula
+        From `bayesglmm.formula.parse`.
+    data
+        A polars, pandas or pyarrow table, anything else narwhals reads, or a dict of columns.
+        It is not changed.
+    weights, offset, trials
+        A column name or one number for each row; "" for none. `offset` is on the link scale and
+        adds to ``offset()`` in the formula; `trials` makes the response a count of successes.
+    contrasts
+        Codings by column: see `bayesglmm.design.codings.coding_of`.
+    factors
+        Columns to treat as factors, or a mapping from columns to their levels in order.
+    missing
+        "drop" leaves out rows with a missing value in a column used; "error" refuses them.
+
+    Returns
+    -------
+    Design
+        Arrays are read-only.
+
+    Raises
+    ------
+    DataError
+        For anything in the data that does not suit the formula; the message names the column.
+    FormulaError
+        For an unknown function in the formula.
+    ChoiceError
+        For an unknown coding or value of `missing`.
+
+    Examples
+    --------
+    >>> from bayesglmm.formula import parse
+    >>> d = build(parse("y ~ g"), {"y": [1.0, 2.0, 4.0], "g": ["a", "b", "b"]})
+    >>> d.names, d.X.tolist()
+    (('(Intercept)', 'gb'), [[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    """
+    check_choice("missing", missing, ("drop", "error"))
+    table = read(data)
+    whole = table.frame
+    roles = _roles(formula, whole, contrasts or {}, factors, table.ordered)
+    given = {
+        role: _given(role, value, whole)
+        for role, value in (("weights", weights), ("offset", offset), ("trials", trials))
+    }
+    used = _columns_used(formula, whole, given)
+    frame, rows = _complete(whole, used, missing, formula.text)
+    numeric = [c for c in used if frame.get_column(c).dtype.is_float()]
+    _refuse_infinite(frame, numeric, formula.text)
+    arrays = {role: _values(role, value, frame, rows) for role, value in given.items()}
+
+    response = build_response(
+        formula.response, frame, arrays["trials"] if given["trials"] is not None else None, roles
+    )
+    fixed, X = build_part(formula.fixed, frame, roles)
+    _refuse_aliased(X, fixed.names)
+    random = random_terms(formula.bars, frame, roles)
+    shift = arrays["offset"] + _offset(formula, frame)
+    if not np.isfinite(shift).all():
+        bad = int(np.flatnonzero(~np.isfinite(shift))[0])
+        raise DataError(f"the offset is infinite or undefined in row {int(rows[bad])}")
+    _check_weights(arrays["weights"])
+    for array in (X, shift, arrays["weights"], rows):
+        array.setflags(write=False)
+    return Design(
+        formula=formula,
+        response=response,
+        X=X,
+        names=fixed.names,
+        random=random,
+        offset=shift,
+        weights=arrays["weights"],
+        rows=rows,
+        n_rows=whole.height,
+        fixed=fixed,
+        data=frame,
+        offset_column=offset if isinstance(offset, str) else "",
+    )
+
+
+def _roles(
+    formula: Formula,
+    frame: pl.DataFrame,
+    contrasts: Mapping[str, object],
+    factors: Iterable[str] | Mapping[str, Sequence[object]],
+    ordered: frozenset[str],
+) -> Roles:
+    if isinstance(factors, str):
+        factors = (factors,)
+    levels: dict[str, tuple[object, ...]] = (
+        {name: tuple(values) for name, values in factors.items()}
+        if isinstance(factors, Mapping)
+        else dict.fromkeys(factors, ())
+    )
+    for argument, names in (("contrasts", contrasts), ("factors", levels)):
+        for name in names:
+            if name not in frame.columns:
+                raise DataError(
+                    f"{argument} names {name!r}, which is not a column"
+                    f"{nearest(name, frame.columns)}"
+                )
+    return Roles(formula.text, levels, contrasts, ordered)
+
+
+def _given(role: str, value: object, frame: pl.DataFrame) -> pl.Series | str | None:
+    """A column's name, or the values themselves; None for neither."""
+    if isinstance(value, str):
+        if not value:
+            return None
+        column(frame, value, role=role)
+        return value
+    try:
+        series = pl.Series(role, np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{role} is {type(value).__name__}; give a column name or one number for each row"
+        ) from None
+    if series.len() != frame.height:
+        raise DataError(f"{role} has {series.len()} values; the data have {frame.height} rows")
+    if is_missing(series).any():
+        first = int(is_missing(series).arg_max() or 0)
+        raise DataError(f"{role} is missing in row {first}")
+    return series
+
+
+def _columns_used(
+    formula: Formula, frame: pl.DataFrame, given: Mapping[str, pl.Series | str | None]
+) -> list[str]:
+    """Every data column the model uses, in order of first use."""
+    known, text = frame.columns, formula.text
+    used = list(response_columns(formula.response, known, text))
+    for rhs in (formula.fixed, *(bar.terms for bar in formula.bars)):
+        _, terms = read_terms(rhs, known, text)
+        used += [name for term in terms for piece in term for name in piece.columns]
+    for bar in formula.bars:
+        used += [column(frame, name, text).name for name in bar.group]
+    for expression in formula.offsets:
+        used += variables(expression, known, text)[1]
+    used += [value for value in given.values() if isinstance(value, str)]
+    return list(dict.fromkeys(used))
+
+
+def _missing(frame: pl.DataFrame, used: Iterable[str], text: str) -> NDArray[np.bool_]:
+    gone = np.zeros(frame.height, dtype=bool)
+    for name in used:
+        gone |= is_missing(column(frame, name, text)).to_numpy()
+    return gone
+
+
+def _complete(
+    frame: pl.DataFrame, used: Sequence[str], missing: str, text: str
+) -> tuple[pl.DataFrame, NDArray[np.intp]]:
+    """Keep the rows without missing values in the columns used."""
+    gone = _missing(frame, used, text)
+    rows = np.flatnonzero(~gone)
+    if not gone.any():
+        return frame, rows
+    holed = [c for c in used if is_missing(frame.get_column(c)).any()]
+    where = ", ".join(f"{c} ({int(is_missing(frame.get_column(c)).sum())})" for c in holed)
+    if missing == "error":
+        first = ", ".join(str(int(r)) for r in np.flatnonzero(gone)[:5])
+        raise DataError(
+            f"{int(gone.sum())} of {frame.height} rows have missing values (first: rows {first}); "
+            f"by column: {where}. missing='drop' leaves them out"
+        )
+    if not rows.size:
+        raise DataError(f"every row has a missing value; by column: {where}")
+    return frame.filter(~gone), rows
+
+
+def _refuse_infinite(frame: pl.DataFrame, names: Iterable[str], text: str) -> None:
+    for name in names:
+        bad = frame.get_column(name).is_infinite()
+        if bad.any():
+            raise DataError(
+                f"column {name!r} is infinite in {int(bad.sum())} rows"
+                + caret(text, find_name(text, name), len(name))
+            )
+
+
+def _values(
+    role: str, given: pl.Series | str | None, frame: pl.DataFrame, rows: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """The kept rows of weights, offset or trials."""
+    if given is None:
+        return np.zeros(len(rows)) if role == "offset" else np.ones(len(rows))
+    if isinstance(given, str):
+        return numbers(frame.get_column(given))
+    return np.array(given.to_numpy()[rows], dtype=np.float64)
+
+
+def _offset(formula: Formula, frame: pl.DataFrame, name: str = "") -> NDArray[np.float64]:
+    """The sum of the formula's offsets and of a column."""
+    total = np.zeros(frame.height)
+    for expression in formula.offsets:
+        source, used = variables(expression, frame.columns, formula.text)
+        total = total + np.asarray(
+            evaluate(source, used, frame, {}, formula.text), dtype=np.float64
+        )
+    return total + numbers(frame.get_column(name)) if name else total
+
+
+def _check_weights(weights: NDArray[np.float64]) -> None:
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        row = int(np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))[0])
+        raise DataError(
+            f"weights must be finite and not negative; row {row} of the rows used has "
+            f"{weights[row]:g}"
+        )
+    if not (weights > 0).any():
+        raise DataError("every weight is zero")
+
+
+def _refuse_aliased(X: NDArray[np.float64], names: tuple[str, ...]) -> None:
+    """Refuse columns that are combinations of others, and say of which."""
+    n, p = X.shape
+    if p == 0:
+        return
+    size = np.sqrt(np.einsum("ij,ij->j", X, X))
+    scaled = X / np.where(size > 0, size, 1.0)
+    # The k-th diagonal entry is the distance of column k from the span of those before it.
+    if n >= p and np.abs(np.diag(np.linalg.qr(scaled, mode="r"))).min() > 1e-8:
+        return
+    kept: list[int] = []
+    found = []
+    for j in range(p):
+        if size[j] == 0:
+            found.append(f"{names[j]} is zero in every row")
+            continue
+        if kept:
+            basis = scaled[:, kept]
+            weight, *_ = np.linalg.lstsq(basis, scaled[:, j], rcond=None)
+            if np.linalg.norm(scaled[:, j] - basis @ weight) < 1e-8:
+                by = [names[k] for k, w in zip(kept, weight, strict=True) if abs(w) > 1e-7]
+                found.append(f"{names[j]} is a combination of {', '.join(by)}")
+                continue
+        kept.append(j)
+    if found:
+        raise DataError(
+            "the fixed effects cannot all be estimated: "
+            + "; ".join(found)
+            + ". Remove a term from the formula"
+        )

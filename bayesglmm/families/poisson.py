@@ -1,0 +1,75 @@
+"""The Poisson family: y ~ Poisson(mu), log-density multiplied by the case weight w."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import gammaln, xlogy
+
+from bayesglmm.errors import DataError
+from bayesglmm.families.family import Array, Family, chain, no_scale
+from bayesglmm.families.links import Link
+
+
+def _log_density(link: Link, y: Array, w: Array, eta: Array, sigma: float) -> Array:
+    mu, log_mu = link.inverse(eta), link.log_probability(eta)[0]
+    with np.errstate(invalid="ignore"):
+        value = w * (np.where(y > 0, y * log_mu, 0.0) - mu - gammaln(y + 1.0))
+    return np.where(mu >= 0, value, -np.inf)
+
+
+def _derivatives(
+    link: Link, y: Array, w: Array, eta: Array, sigma: float
+) -> tuple[Array, Array, Array]:
+    if link.name == "log":  # y - mu without the quotient y mu / mu
+        mu = link.inverse(eta)
+        return w * (y - mu), -w * mu, -w * mu
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return chain(
+            link,
+            eta,
+            lambda mu: (w * (y / mu - 1.0), -w * y / mu**2, 2.0 * w * y / mu**3),
+        )
+
+
+def _check(y: Array, w: Array, name: str) -> None:
+    if np.any(y < 0):
+        raise DataError(
+            f"response {name!r}: family='poisson' needs counts 0, 1, 2, ...; found {y.min():g}."
+        )
+    off = y != np.round(y)
+    if np.any(off):
+        raise DataError(
+            f"response {name!r}: family='poisson' needs whole numbers; found {y[off][0]:g}. "
+            "For a rate, model the count and give offset=log(exposure)."
+        )
+
+
+def _observed(
+    name: str, eta: Any, link: Link, y: Any, w: Any, sigma: Any, dims: str, weighted: bool
+) -> Any:
+    import pymc as pm
+
+    mu = link.pytensor(eta)
+    if not weighted:
+        return pm.Poisson(name, mu=mu, observed=y, dims=dims)
+    # A weighted log-likelihood is not a distribution of y: it enters as a potential.
+    return pm.Potential(name, w * pm.logp(pm.Poisson.dist(mu=mu), y), dims=dims)
+
+
+POISSON = Family(
+    name="poisson",
+    links=("log", "identity"),
+    canonical="log",
+    has_scale=False,
+    response_column={"log": "rate", "identity": "rate"},
+    log_density=_log_density,
+    derivatives=_derivatives,
+    scale_derivatives=no_scale,
+    variance=lambda mu: mu,
+    unit_deviance=lambda y, mu: 2.0 * (xlogy(y, y) - xlogy(y, mu) - (y - mu)),
+    check=_check,
+    observed=_observed,
+    draw=lambda rng, mu, w, sigma: rng.poisson(mu).astype(np.float64),
+)

@@ -1,0 +1,81 @@
+"""The result of a maximum-likelihood fit: numbers only, no labels and no tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayesglmm.laplace.blocks import Array
+from bayesglmm.laplace.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A maximum-likelihood estimate.
+
+    Attributes
+    ----------
+    method
+        How it was got: "ML", "REML", "ML-Laplace", "ML-AGQ(9)".
+    beta, vcov
+        (p,) coefficients on the link scale and their (p, p) covariance.
+    theta, sigma
+        Relative covariance parameters (canonical) and the residual sd (1 without a scale).
+    component_values, component_cov
+        (m,) sds and correlations (and log sigma last, where there is a scale), and the
+        covariance of their unconstrained versions (log sd, atanh correlation, log sigma);
+        NaN where a component lies on its boundary or is not identified.
+    modes
+        (J_f, K_f) conditional modes b of every term, link scale.
+    mode_cov
+        (J_f, K_f, K_f) conditional covariances of b given the parameters (lme4's condVar).
+    coef_map
+        (J_f, K_f, p) sensitivity -db/dbeta: b given beta moves by -coef_map (beta - beta_hat).
+    vcov_slopes, scale_cov
+        (m, p, p) derivatives of the conditional vcov in (theta, log sigma) and their (m, m)
+        covariance, for Satterthwaite degrees of freedom; empty without a residual variance.
+    df_residual
+        n - p for a linear model, infinite otherwise.
+    eta
+        (n,) linear predictor at the modes, offset included.
+    loglik
+        Log-likelihood (REML: the restricted one), all constants included.
+    n_parameters
+        Number of estimated parameters.
+    outcome
+        How the optimisation ended.
+    """
+
+    method: str
+    beta: Array
+    vcov: Array
+    theta: Array
+    sigma: float
+    component_values: Array
+    component_cov: Array
+    modes: tuple[Array, ...]
+    mode_cov: tuple[Array, ...]
+    coef_map: tuple[Array, ...]
+    vcov_slopes: Array
+    scale_cov: Array
+    df_residual: float
+    eta: Array
+    loglik: float
+    n_parameters: int
+    outcome: Outcome
+
+    def degrees_of_freedom(self, L: Array) -> Array:
+        """(m,) degrees of freedom of each row of L beta.
+
+        Satterthwaite's approximation for a linear mixed model, n - p for a linear model,
+        infinity where inference is asymptotic.
+        """
+        if len(self.scale_cov) == 0:
+            return np.full(len(L), self.df_residual)
+        variance = np.einsum("mp,pq,mq->m", L, self.vcov, L)
+        slopes = np.einsum("mp,kpq,mq->mk", L, self.vcov_slopes, L)
+        spread = np.einsum("mk,kl,ml->m", slopes, self.scale_cov, slopes)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            df = 2.0 * variance**2 / spread
+        return np.asarray(np.where(np.isfinite(df) & (df > 0), df, np.inf))

@@ -1,0 +1,178 @@
+"""A model: formula, data, family and priors, ready to be fitted by any method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bayesglmm.design import Design
+from bayesglmm.errors import DataError, OptionError, check_choice, nearest
+from bayesglmm.families import Family, Likelihood, Link
+from bayesglmm.laplace import ML, maximum_likelihood
+from bayesglmm.nuts.options import NUTS, Centring
+from bayesglmm.priors import Priors
+
+if TYPE_CHECKING:
+    from bayesglmm.fit import Fit
+
+Estimator = ML | NUTS
+METHODS = ("ml", "reml", "nuts")
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What is to be fitted. Make one with :func:`bayesglmm.model` or ``glmer`` and friends.
+
+    Attributes
+    ----------
+    design
+        Response, X, random-effects terms, offset: formula and data together.
+    family, link
+        Records of the response distribution and the link function.
+    priors
+        Prior of every parameter; used by Bayesian methods only.
+    """
+
+    design: Design
+    family: Family
+    link: Link
+    priors: Priors
+
+    @cached_property
+    def likelihood(self) -> Likelihood:
+        """The family and link bound to the response."""
+        design = self.design
+        w = design.weights * design.trials
+        return Likelihood(self.family, self.link, design.y, w)
+
+    @property
+    def formula(self) -> str:
+        """The formula as written."""
+        return self.design.formula.text
+
+    def fit(self, method: str | Estimator = "ml", **options: Any) -> Fit:
+        """Fit the model.
+
+        Parameters
+        ----------
+        method
+            ``"ml"`` (default), ``"reml"``, ``"nuts"``, or an estimator value such as
+            ``ML(nagq=9)`` or ``NUTS(draws=2000)``.
+        options
+            Fields of the estimator, when ``method`` is a name: ``fit("nuts", draws=2000)``.
+
+        Raises
+        ------
+        ChoiceError
+            For an unknown method or an option that does not apply to the model.
+        OptionError
+            For an unknown option, with the nearest that exists.
+
+        Examples
+        --------
+        >>> import bayesglmm as bg
+        >>> m = bg.lmer("Reaction ~ Days + (Days|Subject)", bg.load_dataset("sleepstudy"))
+        >>> round(m.fit("reml").loglik, 2)
+        -871.81
+        """
+        return fit(self, estimator(method, options))
+
+    def to_pymc(self, centred: Centring = False) -> Any:
+        """The model as a ``pymc.Model``, yours to read, extend and sample.
+
+        Parameters
+        ----------
+        centred
+            True: random effects are sampled themselves; False: as scaled standard normals;
+            "auto": decided for each term from a maximum-likelihood fit; or a mapping by term.
+
+        Returns
+        -------
+        pymc.Model
+            With ``beta[coef]``, ``sd_<group>``, ``corr_<group>``, ``b_<group>``, ``sigma``.
+        """
+        from bayesglmm.nuts.sampler import choose_centring
+        from bayesglmm.pymc_model import build_pymc
+
+        return build_pymc(self, choose_centring(self, NUTS(centred=centred)))
+
+    def __repr__(self) -> str:
+        design = self.design
+        groups = ", ".join(f"{t.factor} ({t.J})" for t in design.random)
+        return (
+            f"Model({self.formula!r}, family={self.family.name!r}, link={self.link.name!r}, "
+            f"{design.n} rows{f' ({design.dropped} dropped)' if design.dropped else ''}"
+            f"{f', groups: {groups}' if groups else ''})"
+        )
+
+
+def estimator(method: str | Estimator, options: Mapping[str, Any]) -> Estimator:
+    """The estimator value that a method's name and options stand for."""
+    if not isinstance(method, str):
+        if not isinstance(method, ML | NUTS):
+            raise OptionError(
+                f"method is {type(method).__name__}; give one of {', '.join(map(repr, METHODS))} "
+                "or an estimator such as bg.ML(nagq=9) or bg.NUTS(draws=2000)"
+            )
+        if options:
+            raise OptionError(
+                f"options {', '.join(options)} given beside an estimator; put them inside it: "
+                f"{type(method).__name__}({', '.join(f'{k}=...' for k in options)})"
+            )
+        return method
+    check_choice("method", method.lower(), METHODS)
+    record: type[ML] | type[NUTS] = NUTS if method.lower() == "nuts" else ML
+    allowed = [f.name for f in fields(record)]
+    for name in options:
+        if name not in allowed:
+            raise OptionError(
+                f"fit({method!r}) has no option {name!r}{nearest(name, allowed)}; it has "
+                f"{', '.join(allowed)}"
+            )
+    if method.lower() == "reml":
+        return ML(**{**options, "reml": True})
+    return record(**options)
+
+
+def fit(model: Model, method: Estimator) -> Fit:
+    """Fit a model by an estimator value: ``fit(model, NUTS(draws=2000, seed=1))``."""
+    from bayesglmm.fit import Fit
+    from bayesglmm.posterior.ml import MLPosterior
+    from bayesglmm.posterior.sampled import SampledPosterior
+
+    if isinstance(method, ML):
+        estimate = maximum_likelihood(model.design, model.likelihood, method)
+        return Fit(model, method, MLPosterior(model.design, estimate))
+    from bayesglmm.nuts.sampler import sample
+
+    return Fit(model, method, SampledPosterior(model.design, sample(model, method)))
+
+
+def check_response(design: Design, family: Family) -> None:
+    """Refuse a response that the family cannot have produced.
+
+    Raises
+    ------
+    DataError
+        With the offending value and what to do.
+    """
+    response = design.response
+    if response.levels and family.name not in ("binomial", "bernoulli"):
+        raise DataError(
+            f"response {response.name!r} is not numeric (levels {', '.join(response.levels)}), "
+            f"which family={family.name!r} needs; use family='binomial' for a two-level response"
+        )
+    trials_given = bool(np.any(response.trials != 1.0))
+    if trials_given and family.name != "binomial":
+        raise DataError(
+            f"a number of trials was given, but family={family.name!r} has none; use "
+            "family='binomial'"
+        )
+    family.check(response.y, design.weights * response.trials, response.name)
+
+
+Missing = Literal["drop", "error"]

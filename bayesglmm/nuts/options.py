@@ -1,0 +1,72 @@
+"""How to sample, as a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from bayesglmm.errors import ChoiceError, check_choice
+
+Centring = Literal["auto"] | bool | Mapping[str, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class NUTS:
+    """The No-U-Turn sampler on the full posterior.
+
+    Attributes
+    ----------
+    draws, tune, chains
+        Kept draws and warm-up iterations per chain, and the number of chains.
+    seed
+        Makes the run reproducible, whatever the number of cores. None draws a fresh one, which
+        the fit then reports.
+    target_accept
+        Target acceptance statistic in (0, 1); raise it against divergences.
+    centred
+        Parameterisation of the random effects: "auto" decides for each term from the
+        maximum-likelihood fit, True or False for all, or a mapping by term name. It changes
+        the efficiency, never the posterior.
+    sampler
+        "nutpie" (default) or "pymc".
+    cores
+        Chains run at the same time; None takes one per chain, at most one per processor.
+    progress
+        Show a progress bar.
+
+    Examples
+    --------
+    >>> NUTS(draws=2000, seed=1).draws
+    2000
+    """
+
+    draws: int = 1000
+    tune: int = 1000
+    chains: int = 4
+    seed: int | None = None
+    target_accept: float = 0.9
+    centred: Centring = "auto"
+    sampler: Literal["nutpie", "pymc"] = "nutpie"
+    cores: int | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("draws", "tune", "chains"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ChoiceError(f"{name}={value!r}: give a whole number of at least 1")
+        if self.draws < 4:
+            raise ChoiceError(f"draws={self.draws}: diagnostics need at least 4 draws per chain")
+        if not (math.isfinite(self.target_accept) and 0.0 < self.target_accept < 1.0):
+            raise ChoiceError(
+                f"target_accept={self.target_accept!r}: give a number between 0 and 1, e.g. 0.95"
+            )
+        if self.seed is not None and (not isinstance(self.seed, int) or self.seed < 0):
+            raise ChoiceError(f"seed={self.seed!r}: give a whole number of at least 0, or None")
+        if self.cores is not None and (not isinstance(self.cores, int) or self.cores < 1):
+            raise ChoiceError(f"cores={self.cores!r}: give a whole number of at least 1, or None")
+        check_choice("sampler", self.sampler, ("nutpie", "pymc"))
+        if isinstance(self.centred, str):
+            check_choice("centred", self.centred, ("auto",))

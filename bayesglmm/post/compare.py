@@ -1,0 +1,163 @@
+"""Two or more fits of one model side by side: estimates, uncertainties, a table, a picture."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from bayesglmm.errors import ChoiceError
+from bayesglmm.post.tables import check_level, params, varcorr
+from bayesglmm.tables.table import Table, table
+from bayesglmm.tables.text import html_table, text_table
+
+if TYPE_CHECKING:
+    from bayesglmm.fit import Fit
+
+_NUMBERS = ("estimate", "std_error", "conf_low", "conf_high")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What :func:`compare` returns.
+
+    Attributes
+    ----------
+    names
+        Short name of each fit, the prefix of its columns.
+    methods
+        How each was got, with its kind of interval.
+    table
+        ``group, term, kind``, then for each fit ``<name>_estimate, <name>_std_error,
+        <name>_conf_low, <name>_conf_high``, and for each fit after the first
+        ``<name>_shift``: its estimate minus the first's, in standard errors of the first.
+    """
+
+    names: tuple[str, ...]
+    methods: tuple[str, ...]
+    table: Table
+
+    def plot(self) -> Any:
+        """Intervals of every parameter side by side; returns a matplotlib Figure."""
+        from bayesglmm.plots.compare import plot_comparison
+
+        return plot_comparison(self)
+
+    def _rows(self) -> tuple[list[str], list[list[Any]]]:
+        header = ["parameter"]
+        for name in self.names:
+            header += [name, "SE" if name.startswith(("ML", "REML")) else "sd", "low", "high"]
+        header += [f"{name} shift" for name in self.names[1:]]
+        rows = []
+        for row in self.table.iter_rows(named=True):
+            cells: list[Any] = [label(row)]
+            for name in self.names:
+                cells += [row[f"{name}_{c}"] for c in _NUMBERS]
+            shifts = [row[f"{name}_shift"] for name in self.names[1:]]
+            rows.append([*cells, *("" if s is None else f"{s:+.2f}" for s in shifts)])
+        return header, rows
+
+    def text(self) -> str:
+        """The comparison as plain text."""
+        return "\n".join([text_table(*self._rows()), f"  {self.table.caption}"])
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        header, rows = self._rows()
+        note = f'<div style="opacity:0.8">{html.escape(self.table.caption)}</div>'
+        return html_table("Comparison", header, rows) + note
+
+
+def label(row: dict[str, Any]) -> str:
+    """How a row of the comparison is called, e.g. ``sd Days | Subject``."""
+    if row["kind"] == "coefficient":
+        return str(row["term"])
+    if row["kind"] == "residual":
+        return "residual sd"
+    return f"{row['kind']} {row['term']} | {row['group']}"
+
+
+def compare(*fits: Fit, level: float = 0.95) -> Comparison:
+    """Put fits of the same model side by side, e.g. ``compare(ml, nuts)``.
+
+    Coefficients are on the link scale; variance components are sds and correlations. For ML
+    the numbers are estimate, standard error and Wald interval; for NUTS posterior mean, sd and
+    highest-density interval.
+
+    Parameters
+    ----------
+    fits
+        Two or more fits of models with the same coefficients and variance components.
+    level
+        Probability of the intervals.
+
+    Raises
+    ------
+    ChoiceError
+        For fewer than two fits, or models with different parameters.
+
+    Examples
+    --------
+    >>> import bayesglmm as bg
+    >>> m = bg.lmer("Reaction ~ Days + (Days|Subject)", bg.load_dataset("sleepstudy"))
+    >>> bg.compare(m.fit(), m.fit("reml")).table["REML_shift"].round(2).to_list()
+    [0.0, 0.0, 0.17, 0.17, -0.05, 0.0]
+    """
+    level = check_level(level)
+    if len(fits) < 2:
+        raise ChoiceError(f"compare needs two fits or more; got {len(fits)}")
+    names = _names(fits)
+    frames = [_rows_of(fit, level) for fit in fits]
+    keys = ["group", "term", "kind"]
+    first = frames[0].select(keys)
+    for fit, frame in zip(fits[1:], frames[1:], strict=True):
+        if not frame.select(keys).equals(first):
+            raise ChoiceError(
+                "compare needs fits of the same model: "
+                f"{fits[0].model.formula!r} and {fit.model.formula!r} have different parameters"
+            )
+    columns: dict[str, Any] = first.to_dict()
+    for name, frame in zip(names, frames, strict=True):
+        columns |= {f"{name}_{c}": frame.get_column(c) for c in _NUMBERS}
+    base = frames[0]
+    for name, frame in zip(names[1:], frames[1:], strict=True):
+        shift = (frame["estimate"] - base["estimate"]) / base["std_error"]
+        columns[f"{name}_shift"] = pl.Series(shift).fill_nan(None)
+    methods = tuple(f"{fit.posterior.method}, {fit.posterior.interval(level)}" for fit in fits)
+    note = "; ".join(f"{name}: {method}" for name, method in zip(names, methods, strict=True))
+    note += f". Coefficients on the {fits[0].model.link.name} scale. "
+    note += f"shift: difference from {names[0]} in its standard errors."
+    return Comparison(names, methods, table(columns, note))
+
+
+def _names(fits: tuple[Fit, ...]) -> tuple[str, ...]:
+    """Method names, numbered where they repeat."""
+    plain = [fit.posterior.method.split(" ")[0] for fit in fits]
+    return tuple(
+        f"{name}_{plain[: k + 1].count(name)}" if plain.count(name) > 1 else name
+        for k, name in enumerate(plain)
+    )
+
+
+def _rows_of(fit: Fit, level: float) -> pl.DataFrame:
+    """Coefficients, then variance components, one format."""
+    text = pl.String
+    fixed = params(fit, level=level).select(
+        pl.lit(None, dtype=text).alias("group"),
+        "term",
+        pl.lit("coefficient").alias("kind"),
+        *_NUMBERS,
+    )
+    if not fit.model.design.random and not fit.model.family.has_scale:
+        return pl.DataFrame(fixed)
+    both = pl.when(pl.col("term2").is_null()).then(pl.col("term"))
+    joined = both.otherwise(pl.format("{} x {}", "term", "term2"))
+    random = varcorr(fit, level=level).select("group", joined.alias("term"), "kind", *_NUMBERS)
+    return pl.concat([fixed, random])

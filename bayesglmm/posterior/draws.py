@@ -1,0 +1,88 @@
+"""Draws from a posterior: what sampling knows of a vector of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Posterior draws of a vector of m quantities.
+
+    Attributes
+    ----------
+    values
+        (chains, draws, m).
+
+    Examples
+    --------
+    >>> d = Draws(np.random.default_rng(1).normal(size=(4, 500, 2)))
+    >>> d.linear(np.array([[-1.0, 1.0]])).values.shape
+    (4, 500, 1)
+    """
+
+    values: Array
+
+    def linear(self, L: Array) -> Draws:
+        """``L @ parameters``, draw by draw, for L (k, m)."""
+        return Draws(self.values @ L.T)
+
+    def map(self, function: Callable[[Array], Array]) -> Draws:
+        """An elementwise function of every draw."""
+        return Draws(function(self.values))
+
+    def flat(self) -> Array:
+        """(chains * draws, m)."""
+        return self.values.reshape(-1, self.values.shape[-1])
+
+    def summary(self, level: float = 0.95) -> dict[str, Array]:
+        """Posterior mean, sd, highest-density interval and diagnostics of each quantity.
+
+        Columns: estimate (posterior mean), std_error (posterior sd), conf_low, conf_high (HDI
+        of probability ``level``), median, mad (scaled to the sd of a normal), prob_direction
+        (largest of P(>0) and P(<0)), ess_bulk, ess_tail, r_hat, mcse (of the mean).
+        """
+        return {**self.point(), **self.interval(level), **self.shape(), **self.diagnostics()}
+
+    def point(self) -> dict[str, Array]:
+        """Posterior mean and sd."""
+        flat = self.flat()
+        return {"estimate": flat.mean(axis=0), "std_error": flat.std(axis=0, ddof=1)}
+
+    def interval(self, level: float) -> dict[str, Array]:
+        """Highest-density interval of probability ``level``."""
+        from arviz_stats.base import array_stats
+
+        bounds = array_stats.hdi(self.values, prob=level, axis=(0, 1))
+        return {"conf_low": bounds[..., 0], "conf_high": bounds[..., 1]}
+
+    def shape(self) -> dict[str, Array]:
+        """Median, median absolute deviation, probability of direction."""
+        flat = self.flat()
+        median = np.median(flat, axis=0)
+        mad = 1.482602218505602 * np.median(np.abs(flat - median), axis=0)
+        above, below = (flat > 0).mean(axis=0), (flat < 0).mean(axis=0)
+        return {"median": median, "mad": mad, "prob_direction": np.maximum(above, below)}
+
+    def diagnostics(self) -> dict[str, Array]:
+        """Effective sample sizes, R-hat and Monte Carlo standard error of the mean.
+
+        Rank-normalised (Vehtari et al. 2021, doi:10.1214/20-BA1221).
+        """
+        from arviz_stats.base import array_stats
+
+        axes = {"chain_axis": 0, "draw_axis": 1}
+        values = self.values
+        out = {
+            "ess_bulk": array_stats.ess(values, **axes, method="bulk"),
+            "ess_tail": array_stats.ess(values, **axes, method="tail", prob=(0.05, 0.95)),
+            "r_hat": array_stats.rhat(values, **axes),
+            "mcse": array_stats.mcse(values, **axes),
+        }
+        return {name: np.asarray(column, dtype=np.float64) for name, column in out.items()}

@@ -1,0 +1,197 @@
+"""Default priors, scaled to the data, and the user's changes to them.
+
+The scales are rstanarm's (Goodrich, Gabry, Ali & Brilleman, vignette "Prior distributions"):
+wide enough to say little, narrow enough to keep every model proper. With s_y the sd of the
+response for the Gaussian identity model and 1 on the link scale otherwise:
+
+- intercept, at the mean of the covariates: Normal(g(mean y), 2.5 s_y);
+- slopes: Normal(0, 2.5 s_y / s_x), s_x the sd of that column of X;
+- sds of random effects and the residual sd: HalfStudentT(3, 2.5 s_y);
+- correlations: LKJ(2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from bayesglmm.design import Design
+from bayesglmm.errors import ChoiceError, DataError, nearest
+from bayesglmm.families import Likelihood
+from bayesglmm.priors.prior import LKJ, Flat, HalfFlat, HalfStudentT, Normal, Prior
+
+INTERCEPT = "(Intercept)"
+
+
+@dataclass(frozen=True, slots=True)
+class Priors:
+    """The prior of every parameter of a model.
+
+    Attributes
+    ----------
+    coefficients
+        One per column of X. The intercept's prior is on the linear predictor at the mean of
+        the other columns (as in rstanarm and brms), the others' on the coefficient itself.
+    sds
+        For each random-effects term, one per column.
+    correlations
+        One per term; used where the term has correlated columns.
+    sigma
+        One element where the family has a scale, else empty.
+    """
+
+    coefficients: tuple[Prior, ...]
+    sds: tuple[tuple[Prior, ...], ...]
+    correlations: tuple[LKJ, ...]
+    sigma: tuple[Prior, ...]
+
+    def table(self, design: Design) -> dict[str, Prior]:
+        """Priors by the name under which they can be set."""
+        out: dict[str, Prior] = dict(zip(design.names, self.coefficients, strict=True))
+        for term, sds, corr in zip(design.random, self.sds, self.correlations, strict=True):
+            out |= {f"sd:{term.name}:{c}": p for c, p in zip(term.columns, sds, strict=True)}
+            if term.correlated and len(term.columns) > 1:
+                out[f"corr:{term.name}"] = corr
+        if self.sigma:
+            out["sigma"] = self.sigma[0]
+        return out
+
+
+def default_priors(design: Design, likelihood: Likelihood) -> Priors:
+    """The documented defaults for a design."""
+    y, w = likelihood.y, likelihood.w
+    spread = float(np.std(y, ddof=1)) if len(y) > 1 else 1.0
+    linear = likelihood.family.name == "gaussian" and likelihood.link.name == "identity"
+    s_y = (spread if spread > 0 else 1.0) if linear else 1.0
+    mean = float(np.average(y, weights=w))
+    if likelihood.family.name in ("binomial", "bernoulli"):
+        mean = (mean * w.sum() + 0.5) / (w.sum() + 1.0)  # keeps logit(mean) finite
+    elif likelihood.link.name == "log":
+        mean = max(mean, 1e-3)
+    centre = float(likelihood.link.link(np.array(mean))) - float(np.mean(design.offset))
+    s_x = np.std(design.X, axis=0, ddof=1) if design.n > 1 else np.ones(design.p)
+    coefficients: list[Prior] = []
+    for name, scale in zip(design.names, s_x, strict=True):
+        if name == INTERCEPT:
+            coefficients.append(Normal(centre, 2.5 * s_y))
+        else:
+            coefficients.append(Normal(0.0, 2.5 * s_y / (float(scale) if scale > 0 else 1.0)))
+    half = HalfStudentT(3.0, 2.5 * s_y)
+    return Priors(
+        tuple(coefficients),
+        tuple(tuple(half for _ in term.columns) for term in design.random),
+        tuple(LKJ(2.0) for _ in design.random),
+        (HalfStudentT(3.0, 2.5 * (spread if spread > 0 else 1.0)),)
+        if likelihood.family.has_scale
+        else (),
+    )
+
+
+def flat_priors(design: Design, likelihood: Likelihood) -> Priors:
+    """Constant densities on coefficients and sds, uniform correlations: the likelihood alone."""
+    return Priors(
+        tuple(Flat() for _ in design.names),
+        tuple(tuple(HalfFlat() for _ in term.columns) for term in design.random),
+        tuple(LKJ(1.0) for _ in design.random),
+        (HalfFlat(),) if likelihood.family.has_scale else (),
+    )
+
+
+def choose_priors(
+    design: Design, likelihood: Likelihood, given: str | Mapping[str, Prior]
+) -> Priors:
+    """The defaults, ``"flat"``, or the defaults with some replaced by name.
+
+    Parameters
+    ----------
+    given
+        ``"default"``, ``"flat"``, or a mapping from names to priors. Names are coefficient
+        names, ``"slopes"`` (all coefficients but the intercept), ``"sd:GROUP"``,
+        ``"sd:GROUP:COLUMN"``, ``"corr:GROUP"`` and ``"sigma"``.
+
+    Raises
+    ------
+    ChoiceError
+        If a name matches nothing (with the nearest that would), or a prior does not fit the
+        support of its parameter.
+    DataError
+        If a prior is not one of this package's records.
+    """
+    if isinstance(given, str):
+        if given not in ("default", "flat"):
+            raise ChoiceError(
+                f"priors={given!r} is not known; give 'default', 'flat', or a mapping such as "
+                "{'(Intercept)': bg.Normal(0, 5)}"
+            )
+        return (default_priors if given == "default" else flat_priors)(design, likelihood)
+    priors = default_priors(design, likelihood)
+    coefficients = list(priors.coefficients)
+    sds = [list(term) for term in priors.sds]
+    correlations, sigma = list(priors.correlations), list(priors.sigma)
+    slopes = [k for k, name in enumerate(design.names) if name != INTERCEPT]
+    # The general before the particular, whatever the order they are written in.
+    for name in sorted(given, key=lambda key: (key != "slopes", key.count(":"))):
+        prior = given[name]
+        if not isinstance(prior, Prior):
+            raise DataError(
+                f"priors[{name!r}] is {type(prior).__name__}, not a prior; use bg.Normal, "
+                "bg.StudentT, bg.Exponential, bg.HalfNormal, bg.LKJ, ..."
+            )
+        if name in design.names:
+            _needs(name, prior, "real")
+            coefficients[design.names.index(name)] = prior
+        elif name == "slopes":
+            _needs(name, prior, "real")
+            for k in slopes:
+                coefficients[k] = prior
+        elif name == "sigma" and sigma:
+            _needs(name, prior, "positive")
+            sigma = [prior]
+        elif not _set_group_prior(design, name, prior, sds, correlations):
+            allowed = [*design.names, "slopes", *(["sigma"] if sigma else [])]
+            for term in design.random:
+                allowed += [f"sd:{term.name}", *(f"sd:{term.name}:{c}" for c in term.columns)]
+                if term.correlated and len(term.columns) > 1:
+                    allowed.append(f"corr:{term.name}")
+            raise ChoiceError(
+                f"priors[{name!r}] matches no parameter{nearest(name, allowed)}; this model has "
+                f"{', '.join(map(repr, allowed))}"
+            )
+    return Priors(
+        tuple(coefficients),
+        tuple(tuple(term) for term in sds),
+        tuple(correlations),
+        tuple(sigma),
+    )
+
+
+def _needs(name: str, prior: Prior, support: str) -> None:
+    if prior.support != support:
+        what = {
+            "real": "a coefficient: a prior on the whole line such as bg.Normal(0, 5)",
+            "positive": "a standard deviation: a prior on the positive half-line such as "
+            "bg.HalfNormal(1) or bg.Exponential(1)",
+            "correlation": "a correlation matrix: bg.LKJ(2)",
+        }[support]
+        raise ChoiceError(f"priors[{name!r}] = {prior!r}, but {name!r} is {what}")
+
+
+def _set_group_prior(
+    design: Design, name: str, prior: Prior, sds: list[list[Prior]], correlations: list[LKJ]
+) -> bool:
+    """Set ``sd:GROUP``, ``sd:GROUP:COLUMN`` or ``corr:GROUP``; False if the name is none."""
+    for f, term in enumerate(design.random):
+        if name == f"corr:{term.name}" and term.correlated and len(term.columns) > 1:
+            _needs(name, prior, "correlation")
+            assert isinstance(prior, LKJ)
+            correlations[f] = prior
+            return True
+        for k, column in enumerate(term.columns):
+            if name in (f"sd:{term.name}", f"sd:{term.name}:{column}"):
+                _needs(name, prior, "positive")
+                sds[f][k] = prior
+        if name in (f"sd:{term.name}", *(f"sd:{term.name}:{c}" for c in term.columns)):
+            return True
+    return False
