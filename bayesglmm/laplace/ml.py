@@ -50,7 +50,7 @@ from bayesglmm.laplace.quadrature import adaptive
 
 _START = 1.0  # sd of the random effects at the start, relative to sigma; lme4's start
 _ZERO = 1e-5  # a relative sd below this is tested against exactly zero
-_FLAT = 1e-7  # relative curvature below which a direction is not identified
+_FLAT = 2e-6  # relative curvature below which a direction is not identified
 _EXTREME_ETA = 15.0  # a fitted probability of 1 - 3e-7: the data are (quasi-)separated
 
 
@@ -478,10 +478,11 @@ def _judge(
 
     x = np.append(theta, np.log(sigma)) if has_sigma else theta
     jacobian = np.empty((len(parts) + has_sigma, len(x)))
-    for k in range(len(x)):
-        step = np.zeros(len(x))
-        step[k] = 1e-5
-        jacobian[:, k] = (unconstrained(x + step) - unconstrained(x - step)) / 2e-5
+    with np.errstate(invalid="ignore"):  # a component at its boundary: masked below
+        for k in range(len(x)):
+            step = np.zeros(len(x))
+            step[k] = 1e-5
+            jacobian[:, k] = (unconstrained(x + step) - unconstrained(x - step)) / 2e-5
     values = component_values(covariance, theta, 1.0)
     names = [component_name(design, c.term, c.row, c.column, c.kind) for c in parts]
     at_boundary = np.array(
@@ -556,7 +557,7 @@ def _notes(best: Optimum, singular: tuple[str, ...], redundant: tuple[str, ...])
     if redundant:
         notes.append(
             "Not identified: the data do not tell these apart, so only the fit as a whole has "
-            f"meaning: {', '.join(redundant)}. Remove one of the overlapping terms."
+            f"meaning: {', '.join(redundant)}. Remove an overlapping term, or centre the covariates."
         )
     return notes
 

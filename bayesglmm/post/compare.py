@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from bayesglmm.errors import ChoiceError
-from bayesglmm.post.tables import check_level, params, varcorr
+from bayesglmm.post.tables import check_level, params, scale, varcorr
 from bayesglmm.tables.table import Table, table
 from bayesglmm.tables.text import html_table, text_table
 
@@ -132,7 +132,7 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
         columns[f"{name}_shift"] = pl.Series(shift).fill_nan(None)
     methods = tuple(f"{fit.posterior.method}, {fit.posterior.interval(level)}" for fit in fits)
     note = "; ".join(f"{name}: {method}" for name, method in zip(names, methods, strict=True))
-    note += f". Coefficients on the {fits[0].model.link.name} scale. "
+    note += f". Coefficients: {scale(fits[0])}. "
     note += f"shift: difference from {names[0]} in its standard errors."
     return Comparison(names, methods, table(columns, note))
 

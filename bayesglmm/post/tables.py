@@ -23,9 +23,9 @@ def check_level(level: float) -> float:
     return float(level)
 
 
-def caption(fit: Fit, what: str, scale: str, level: float) -> str:
+def caption(fit: Fit, what: str, shown: str, level: float) -> str:
     """What a table shows, how it was got, on which scale, with which interval."""
-    return f"{what} · {fit.posterior.method} · {scale} · {fit.posterior.interval(level)}"
+    return f"{what} · {fit.posterior.method} · {shown} · {fit.posterior.interval(level)}"
 
 
 def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Table:
@@ -56,14 +56,15 @@ def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Tabl
     level = check_level(level)
     beta = fit.posterior.beta
     columns = _exponentiated(beta, level) if exponentiate else beta.summary(level)
-    scale = f"exp of {fit.model.link.name} scale" if exponentiate else _scale(fit)
+    shown = f"exp of {fit.model.link.name} scale" if exponentiate else scale(fit)
     return table(
         {"term": list(fit.model.design.names), **columns},
-        caption(fit, "Coefficients", scale, level),
+        caption(fit, "Coefficients", shown, level),
     )
 
 
-def _scale(fit: Fit) -> str:
+def scale(fit: Fit) -> str:
+    """The scale of the coefficients, in words."""
     link = fit.model.link.name
     return "response scale" if link == "identity" else f"{link} scale"
 
@@ -123,7 +124,8 @@ def varcorr(fit: Fit, *, level: float = 0.95) -> Table:
     }
     text = {name: pl.Series(values, dtype=pl.String) for name, values in labels.items()}
     numbers = {name: pl.Series(v).fill_nan(None) for name, v in columns.items()}
-    return table({**text, **numbers}, caption(fit, "Variance components", "sd, corr", level))
+    note = f"Variance components · {fit.posterior.method} · {fit.posterior.component_interval(level)}"
+    return table({**text, **numbers}, note)
 
 
 def ranef(fit: Fit, *, level: float = 0.95) -> Table:
@@ -149,7 +151,7 @@ def ranef(fit: Fit, *, level: float = 0.95) -> Table:
             )
         )
     _needs_groups(fit, "ranef")
-    return table(pl.concat(frames).to_dict(), caption(fit, "Random effects", _scale(fit), level))
+    return table(pl.concat(frames).to_dict(), caption(fit, "Random effects", scale(fit), level))
 
 
 def coef(fit: Fit, *, level: float = 0.95) -> Table:
@@ -190,7 +192,7 @@ def coef(fit: Fit, *, level: float = 0.95) -> Table:
         {g: i for i, g in enumerate(dict.fromkeys(merged["group"]))}, return_dtype=pl.Int64
     )
     merged = merged.sort(groups, "_order", maintain_order=True).drop("_order")
-    return table(merged.to_dict(), caption(fit, "Coefficients by level", _scale(fit), level))
+    return table(merged.to_dict(), caption(fit, "Coefficients by level", scale(fit), level))
 
 
 def _needs_groups(fit: Fit, what: str) -> None:

@@ -33,6 +33,10 @@ class MLPosterior:
         finite = np.any(np.isfinite(self.estimate.degrees_of_freedom(np.eye(self.design.p))))
         return f"{level:.0%} Wald interval{' (t)' if finite else ''}"
 
+    def component_interval(self, level: float) -> str:
+        """The kind of interval of sds and correlations."""
+        return f"{level:.0%} Wald interval of log sd and atanh correlation, carried back"
+
     @property
     def beta(self) -> Gaussian:
         """The coefficients, link scale."""
@@ -51,7 +55,7 @@ class MLPosterior:
         spread = np.sqrt(np.diag(at.component_cov))
         z = ndtri(0.5 + level / 2.0)
         is_corr = np.array([c.kind == "corr" for c in parts] + [False] * (len(values) - len(parts)))
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             location = np.where(is_corr, np.arctanh(values), np.log(values))
             low, high = location - z * spread, location + z * spread
             return {
