@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from bayesglmm.posterior.draws import Draws
 
 _MAX_R_HAT = 1.01
 _MIN_ESS_PER_CHAIN = 100
@@ -43,28 +46,20 @@ class Diagnostics:
 
 def diagnose(tree: Any) -> Diagnostics:
     """Compute the diagnostics of a DataTree with ``posterior`` and ``sample_stats``."""
-    from bayesglmm.posterior.draws import Draws
-
-    worst: dict[str, tuple[float, str]] = {
-        "r_hat": (0.0, ""),
-        "ess_bulk": (np.inf, ""),
-        "ess_tail": (np.inf, ""),
+    found: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = {}
+    names: list[str] = []
+    for name, variable in tree["posterior"].data_vars.items():
+        labels, flat = _flatten(str(name), variable)
+        names += labels
+        for key, column in Draws(flat).diagnostics().items():
+            found.setdefault(key, []).append(column)
+    columns = {key: np.concatenate(parts) for key, parts in found.items()}
+    # A constant (NaN) has no diagnostics of its own.
+    worst = {
+        "r_hat": _extreme(columns["r_hat"], names, np.nanargmax),
+        "ess_bulk": _extreme(columns["ess_bulk"], names, np.nanargmin),
+        "ess_tail": _extreme(columns["ess_tail"], names, np.nanargmin),
     }
-    posterior = tree["posterior"]
-    for name, variable in posterior.data_vars.items():
-        values = np.asarray(variable.values)
-        flat = values.reshape(*values.shape[:2], -1)
-        if str(name).startswith("corr_"):  # the diagonal is constant, the rest is symmetric
-            k = variable.shape[-1]
-            flat = flat[:, :, [r * k + c for r in range(k) for c in range(r)]]
-        found = Draws(flat).diagnostics()
-        for key, better in (("r_hat", max), ("ess_bulk", min), ("ess_tail", min)):
-            column = found[key]
-            if np.any(np.isnan(column)):
-                continue
-            value = float(column.max() if better is max else column.min())
-            if better(value, worst[key][0]) == value and value != worst[key][0]:
-                worst[key] = (value, str(name))
     statistics = tree["sample_stats"]
     chains = statistics.sizes["chain"]
     divergences = int(np.sum(statistics["diverging"].values))
@@ -83,6 +78,33 @@ def diagnose(tree: Any) -> Diagnostics:
         bfmi,
         _notes(worst, divergences, saturated, bfmi, chains),
     )
+
+
+def _flatten(
+    name: str, variable: Any
+) -> tuple[list[str], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Labels such as ``b_herd[3, (Intercept)]`` and draws (chains, draws, m) of a variable."""
+    values = np.asarray(variable.values, dtype=np.float64)
+    dims = variable.dims[2:]
+    coords = [[str(v) for v in variable.coords[d].values] for d in dims]
+    labels = [
+        f"{name}[{', '.join(parts)}]" if parts else name for parts in itertools.product(*coords)
+    ]
+    flat = values.reshape(*values.shape[:2], -1)
+    if name.startswith("corr_"):  # the diagonal is constant, the rest is symmetric
+        k = variable.shape[-1]
+        below = [r * k + c for r in range(k) for c in range(r)]
+        return [labels[i] for i in below], flat[:, :, below]
+    return labels, flat
+
+
+def _extreme(
+    column: np.ndarray[Any, np.dtype[np.float64]], names: list[str], at: Any
+) -> tuple[float, str]:
+    if np.all(np.isnan(column)):
+        return float("nan"), ""
+    k = int(at(column))
+    return float(column[k]), names[k]
 
 
 def _bfmi(energy: np.ndarray[Any, np.dtype[np.float64]]) -> float:
@@ -104,18 +126,20 @@ def _notes(
     if worst["r_hat"][0] > _MAX_R_HAT:
         value, name = worst["r_hat"]
         notes.append(
-            f"R-hat is {value:.3f} for {name} (should be below {_MAX_R_HAT}): the chains do not "
+            f"R-hat is {value:.4f} for {name} (should be below {_MAX_R_HAT}): the chains do not "
             "agree yet. Increase tune= and draws=."
         )
     need = _MIN_ESS_PER_CHAIN * chains
-    for key in ("ess_bulk", "ess_tail"):
-        value, name = worst[key]
-        if value < need:
-            notes.append(
-                f"{key.replace('_', ' ')} is {value:.0f} for {name} (should be at least {need}): "
-                "estimates of it are imprecise. Increase draws=, or try the other value of "
-                "centred=."
-            )
+    low = [key for key in ("ess_bulk", "ess_tail") if worst[key][0] < need]
+    if low:
+        parts = " and ".join(
+            f"{key.removeprefix('ess_')} ESS is {worst[key][0]:.0f} for {worst[key][1]}"
+            for key in low
+        )
+        notes.append(
+            f"{parts} (should be at least {need}): estimates of it are imprecise. Increase draws=, "
+            "or try the other value of centred=."
+        )
     if saturated:
         notes.append(
             f"{saturated} transition(s) reached the maximal tree depth: sampling is slow, not "

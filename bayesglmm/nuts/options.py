@@ -29,6 +29,10 @@ class NUTS:
         Parameterisation of the random effects: "auto" decides for each term from the
         maximum-likelihood fit, True or False for all, or a mapping by term name. It changes
         the efficiency, never the posterior.
+    adaptation
+        How warm-up learns the shape of the posterior (nutpie): "diag" scales each parameter,
+        "low_rank" also follows the strongest correlations, whose cost grows fast with the
+        number of parameters; "auto" takes low_rank for small models.
     sampler
         "nutpie" (default) or "pymc".
     cores
@@ -48,6 +52,7 @@ class NUTS:
     seed: int | None = None
     target_accept: float = 0.9
     centred: Centring = "auto"
+    adaptation: Literal["auto", "diag", "low_rank"] = "auto"
     sampler: Literal["nutpie", "pymc"] = "nutpie"
     cores: int | None = None
     progress: bool = True
@@ -67,6 +72,7 @@ class NUTS:
             raise ChoiceError(f"seed={self.seed!r}: give a whole number of at least 0, or None")
         if self.cores is not None and (not isinstance(self.cores, int) or self.cores < 1):
             raise ChoiceError(f"cores={self.cores!r}: give a whole number of at least 1, or None")
+        check_choice("adaptation", self.adaptation, ("auto", "diag", "low_rank"))
         check_choice("sampler", self.sampler, ("nutpie", "pymc"))
         if isinstance(self.centred, str):
             check_choice("centred", self.centred, ("auto",))

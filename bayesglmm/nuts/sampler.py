@@ -7,7 +7,7 @@ import secrets
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,12 @@ from bayesglmm.pymc_model import build_pymc
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
+
+# Above this many parameters low-rank adaptation costs more than it saves (measured: 1.4 times
+# the time of diagonal adaptation at 67 parameters, over 100 times at 470).
+_LOW_RANK_LIMIT = 100
+# A level's effect is sampled centred when the data determine more than this share of it.
+_RELIABILITY = 1.0 / 3.0
 
 _STATISTICS = {
     "diverging": "diverging",
@@ -71,7 +77,7 @@ def choose_centring(model: Model, options: NUTS) -> dict[str, bool]:
 
     The maximum-likelihood fit gives, for each level, the conditional variance of its effect;
     averaged over levels and columns and divided by the prior variance it is one minus the
-    reliability. Above one half the term is sampled centred.
+    reliability. Above one third the term is sampled centred.
 
     Raises
     ------
@@ -111,7 +117,7 @@ def choose_centring(model: Model, options: NUTS) -> dict[str, bool]:
             out[term.name] = False
             continue
         spread = np.mean(np.diagonal(ml.mode_cov[f], axis1=1, axis2=2), axis=0)
-        out[term.name] = bool(np.mean(1.0 - spread / sds**2) > 0.5)
+        out[term.name] = bool(np.mean(1.0 - spread / sds**2) > _RELIABILITY)
     return out
 
 
@@ -141,9 +147,8 @@ def sample(model: Model, options: NUTS) -> Sampled:
     finished = time.perf_counter()
     tree = _tidy(model, tree)
     diagnostics = diagnose(tree)
-    for note in diagnostics.notes:
-        warnings.warn(note, BayesglmmWarning, stacklevel=4)
-    from dataclasses import replace
+    if diagnostics.notes:
+        warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
 
     return Sampled(
         tree,
@@ -172,10 +177,17 @@ def _nutpie(pymc_model: Any, options: NUTS, seed: int) -> tuple[Any, float]:
         cores=_cores(options),
         seed=seed,
         target_accept=options.target_accept,
+        adaptation=_adaptation(options, compiled.n_dim),
         progress_bar=options.progress,
         save_warmup=False,
     )
     return tree, at
+
+
+def _adaptation(options: NUTS, size: int) -> str:
+    if options.adaptation != "auto":
+        return options.adaptation
+    return "low_rank" if size <= _LOW_RANK_LIMIT else "diag"
 
 
 def _pymc(pymc_model: Any, options: NUTS, seed: int) -> tuple[Any, float]:
