@@ -68,9 +68,9 @@ def model(
     Examples
     --------
     >>> import bayesglmm as bg
-    >>> m = bg.model("survived ~ sex + (1|pclass)", bg.load_dataset("titanic"), family="binomial")
-    >>> m
-    Model('survived ~ sex + (1|pclass)', family='binomial', link='logit', 891 rows, groups: pclass (3))
+    >>> titanic = bg.load_dataset("titanic")
+    >>> bg.model("survived ~ sex", titanic, family="binomial")
+    Model('survived ~ sex', family='binomial', link='logit', 891 rows)
     """
     chosen = find_family(family)
     chosen_link = find_link(chosen, link)

@@ -59,9 +59,7 @@ def build_pymc(model: Model, centred: Mapping[str, bool]) -> Any:
         elif likelihood.family.name == "poisson":
             y = y.astype(np.int64)
         observed = pm.Data("y_data", y, dims="obs")
-        likelihood.family.observed(
-            "y", eta, likelihood.link, observed, w, sigma, "obs", weighted
-        )
+        likelihood.family.observed("y", eta, likelihood.link, observed, w, sigma, "obs", weighted)
     return pymc_model
 
 
@@ -96,9 +94,7 @@ def _fixed_part(model: Model) -> Any:
     return centre + X @ slopes
 
 
-def _coefficients(
-    name: str, priors: tuple[Prior, ...], names: tuple[str, ...], dim: str
-) -> Any:
+def _coefficients(name: str, priors: tuple[Prior, ...], names: tuple[str, ...], dim: str) -> Any:
     """One vector variable where the priors allow it, else one variable per coefficient."""
     import pymc as pm
     import pytensor.tensor as pt

@@ -12,7 +12,7 @@ from bayesglmm.families.links import Link
 
 def _log_density(link: Link, y: Array, w: Array, eta: Array, sigma: float) -> Array:
     z = (y - link.inverse(eta)) / sigma
-    return -0.5 * (np.log(2.0 * np.pi) + 2.0 * np.log(sigma) - np.log(w) + w * z * z)
+    return np.asarray(-0.5 * (np.log(2.0 * np.pi) + 2.0 * np.log(sigma) - np.log(w) + w * z * z))
 
 
 def _derivatives(

@@ -176,7 +176,7 @@ _LOG_SQRT_2PI = 0.5 * np.log(2.0 * np.pi)
 
 def _normal_density(eta: Array) -> Array:
     # exp(-745) is the smallest positive double: a larger square only underflows.
-    return np.exp(-np.minimum(0.5 * eta * eta, 745.0)) / np.sqrt(2.0 * np.pi)
+    return np.asarray(np.exp(-np.minimum(0.5 * eta * eta, 745.0)) / np.sqrt(2.0 * np.pi))
 
 
 def _probit_derivatives(eta: Array) -> Derivatives:
@@ -223,7 +223,7 @@ PROBIT = Link(
 
 
 def _cloglog_inverse(eta: Array) -> Array:
-    return -np.expm1(-_exp(eta))
+    return np.asarray(-np.expm1(-_exp(eta)))
 
 
 def _cloglog_derivatives(eta: Array) -> Derivatives:

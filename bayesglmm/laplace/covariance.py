@@ -80,7 +80,9 @@ def canonical(covariance: Covariance, theta: Array) -> Array:
     signs = []
     for factor in covariance.lambdas(theta):
         signs.append(np.where(np.diag(factor) < 0, -1.0, 1.0))
-    return np.array([v * signs[f][c] for v, (f, _, c) in zip(theta, covariance.entries, strict=True)])
+    return np.array(
+        [v * signs[f][c] for v, (f, _, c) in zip(theta, covariance.entries, strict=True)]
+    )
 
 
 def sd_corr(factor: Array) -> tuple[Array, Array]:
@@ -120,9 +122,7 @@ def component_values(covariance: Covariance, theta: Array, sigma: float) -> Arra
     stats = [sd_corr(factor) for factor in covariance.lambdas(theta)]
     return np.array(
         [
-            sigma * stats[c.term][0][c.row]
-            if c.kind == "sd"
-            else stats[c.term][1][c.row, c.column]
+            sigma * stats[c.term][0][c.row] if c.kind == "sd" else stats[c.term][1][c.row, c.column]
             for c in components(covariance)
         ]
     )

@@ -69,8 +69,9 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood) -> GLMSolution:
             f"link={likelihood.link.name!r}: no starting values inside the range of the mean "
             f"for family={likelihood.family.name!r}; try another link or rescale the offset"
         )
-    decrement, step_count = np.inf, 0
-    for step_count in range(1, _MAX_STEPS + 1):
+    decrement, steps = np.inf, 0
+    for _ in range(_MAX_STEPS):
+        steps += 1
         eta = X @ beta + offset
         score = X.T @ likelihood.derivatives(eta)[0]
         information = X.T @ (X * likelihood.expected_weights(eta)[:, None])
@@ -89,4 +90,4 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood) -> GLMSolution:
         beta, value = beta + size * step, new_value
     eta = X @ beta + offset
     information = X.T @ (X * likelihood.expected_weights(eta)[:, None])
-    return GLMSolution(beta, information, eta, decrement, step_count)
+    return GLMSolution(beta, information, eta, decrement, steps)

@@ -40,7 +40,7 @@ class Problem:
     @property
     def p(self) -> int:
         """Number of fixed effects."""
-        return self.X.shape[1]
+        return int(self.X.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,7 @@ class Value:
     modes: Modes
 
 
-def laplace(
-    problem: Problem, theta: Array, beta: Array, sigma: float, start: list[Array]
-) -> Value:
+def laplace(problem: Problem, theta: Array, beta: Array, sigma: float, start: list[Array]) -> Value:
     """Laplace log-likelihood and gradient at (theta, beta, sigma).
 
     Raises
@@ -81,9 +79,7 @@ def laplace(
     a = modes.l1 + c - w * mv
     za, zl = transpose_product(layout, a), transpose_product(layout, modes.l1)
     G = logdet_gradient(factor, modes.cross, Sinv)
-    slopes = tuple(
-        za[f].T @ modes.u[f] + zl[f].T @ v[f] - G[f] for f in range(len(layout.sizes))
-    )
+    slopes = tuple(za[f].T @ modes.u[f] + zl[f].T @ v[f] - G[f] for f in range(len(layout.sizes)))
     log_sigma = 0.0
     if likelihood.family.has_scale:
         s0, s1, s2 = likelihood.scale_derivatives(modes.eta, sigma)

@@ -202,7 +202,7 @@ def _separation_notes(likelihood: Likelihood, eta: Array) -> tuple[str, ...]:
 def _linear_mixed(design: Design, likelihood: Likelihood, options: ML) -> Estimate:
     layout, covariance = layout_of(design.random), covariance_of(design.random)
     n_effects = sum(J * K for J, K in layout.sizes)
-    if n_effects >= design.n and any(J == design.n for J, _ in layout.sizes):
+    if n_effects >= design.n and any(design.n == J for J, _ in layout.sizes):
         raise FitError(
             f"a random effect for each of the {design.n} rows cannot be told apart from the "
             "residual of a Gaussian model; remove the observation-level term"
@@ -370,9 +370,7 @@ def _generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> E
     scale_cov = everything[np.ix_(order, order)]
     modes = at.modes
     w = -modes.l2
-    cross = [
-        r for r in scale_down(modes.factor.lambdas, transpose_product(layout, w[:, None] * design.X))
-    ]
+    cross = scale_down(modes.factor.lambdas, transpose_product(layout, w[:, None] * design.X))
     ux = solve(modes.factor, cross)
     coef_map = tuple(scale_up_columns(modes.factor.lambdas, ux))
     if options.vcov == "conditional":
@@ -557,7 +555,8 @@ def _notes(best: Optimum, singular: tuple[str, ...], redundant: tuple[str, ...])
     if redundant:
         notes.append(
             "Not identified: the data do not tell these apart, so only the fit as a whole has "
-            f"meaning: {', '.join(redundant)}. Remove an overlapping term, or centre the covariates."
+            f"meaning: {', '.join(redundant)}. Remove an overlapping term, or centre the "
+            "covariates."
         )
     return notes
 

@@ -25,8 +25,8 @@ from bayesglmm.laplace.blocks import (
 )
 
 _MAX_STEPS = 100
-# Squared Newton decrement at which the modes are exact to about 1e-8 of their sd.
-_DECREMENT = 1e-16
+# Squared Newton decrement at which the modes are exact to about 1e-10 of their sd.
+_DECREMENT = 1e-20
 
 
 @dataclass(frozen=True, slots=True)

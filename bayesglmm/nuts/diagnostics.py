@@ -80,9 +80,7 @@ def diagnose(tree: Any) -> Diagnostics:
     )
 
 
-def _flatten(
-    name: str, variable: Any
-) -> tuple[list[str], np.ndarray[Any, np.dtype[np.float64]]]:
+def _flatten(name: str, variable: Any) -> tuple[list[str], np.ndarray[Any, np.dtype[np.float64]]]:
     """Labels such as ``b_herd[3, (Intercept)]`` and draws (chains, draws, m) of a variable."""
     values = np.asarray(variable.values, dtype=np.float64)
     dims = variable.dims[2:]

@@ -222,9 +222,7 @@ def _tidy(model: Model, tree: Any) -> Any:
         keep.append("sigma")
     posterior = tree["posterior"].to_dataset()[keep]
     wanted = {f"{t.name}_term": list(t.columns) for t in model.design.random}
-    posterior = posterior.assign_coords(
-        {d: v for d, v in wanted.items() if d in posterior.dims}
-    )
+    posterior = posterior.assign_coords({d: v for d, v in wanted.items() if d in posterior.dims})
     statistics = tree["sample_stats"].to_dataset()
     names = {old: new for old, new in _STATISTICS.items() if old in statistics.data_vars}
     chosen = statistics[list(names)].rename({o: n for o, n in names.items() if o != n})

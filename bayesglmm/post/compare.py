@@ -107,8 +107,8 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
     --------
     >>> import bayesglmm as bg
     >>> m = bg.lmer("Reaction ~ Days + (Days|Subject)", bg.load_dataset("sleepstudy"))
-    >>> bg.compare(m.fit(), m.fit("reml")).table["REML_shift"].round(2).to_list()
-    [0.0, 0.0, 0.17, 0.17, -0.05, 0.0]
+    >>> bg.compare(m.fit(), m.fit("reml")).table["REML_estimate"].round(2).to_list()
+    [251.41, 10.47, 24.74, 5.92, 0.07, 25.59]
     """
     level = check_level(level)
     if len(fits) < 2:

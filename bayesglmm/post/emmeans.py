@@ -166,10 +166,10 @@ def _quantity(fit: Fit, grid: Grid) -> Gaussian | Draws:
     return Gaussian(linear.mean + grid.offset, linear.cov, linear.degrees)
 
 
-def _families(labels: pl.DataFrame, strata: list[str]) -> list[list[int]]:
+def _families(labels: pl.DataFrame, strata: list[str], rows: int) -> list[list[int]]:
     """Row numbers of each value of the strata, in order of appearance."""
     if not strata:
-        return [list(range(labels.height))]
+        return [list(range(rows))]
     found: dict[tuple[Any, ...], list[int]] = {}
     for k, row in enumerate(labels.select(strata).iter_rows()):
         found.setdefault(row, []).append(k)
@@ -221,7 +221,7 @@ def _means(
     df = means.degrees(np.eye(len(means.mean)))
     se = np.sqrt(np.diag(means.cov))
     half = np.empty_like(se)
-    for rows in _families(grid.labels, strata):
+    for rows in _families(grid.labels, strata, len(grid.L)):
         half[rows] = critical(chosen, level, df[rows], len(rows), 0) * se[rows]
     low, high, estimate = means.mean - half, means.mean + half, means.mean
     if back:
@@ -291,7 +291,7 @@ def _weights(
 
 def describe_weights(weights: Array, labels: Sequence[str]) -> str:
     """``-female + male`` for weights (-1, 1) on (female, male)."""
-    parts = []
+    parts: list[str] = []
     for weight, label in zip(weights, labels, strict=True):
         if weight == 0.0:
             continue
@@ -315,7 +315,7 @@ def _contrasts(
     about: str,
 ) -> Means:
     link = fit.model.link
-    families = _families(grid.labels, strata)
+    families = _families(grid.labels, strata, len(grid.L))
     texts = [
         " ".join(str(v) if not isinstance(v, float) else f"{v:g}" for v in row)
         for row in grid.labels.select(names).iter_rows()
@@ -325,7 +325,7 @@ def _contrasts(
     sums_to_zero = all(abs(w.sum()) < 1e-10 for w in first.values())
     ratio = type == "response" and link.name in _RATIOS and sums_to_zero
     weights = _weights(contrasts, labels, ratio)
-    K = np.zeros((len(weights) * len(families), grid.labels.height))
+    K = np.zeros((len(weights) * len(families), len(grid.L)))
     for b, rows in enumerate(families):
         for c, w in enumerate(weights.values()):
             K[b * len(weights) + c, rows] = w
@@ -340,7 +340,10 @@ def _contrasts(
             f"{name} = {describe_weights(w, labels)}" for name, w in weights.items()
         )
     table = pl.DataFrame(
-        {"contrast": list(weights), **dict(zip(labels, np.array(list(weights.values())).T, strict=True))}
+        {
+            "contrast": list(weights),
+            **dict(zip(labels, np.array(list(weights.values())).T, strict=True)),
+        }
     )
     values = means.linear(K)
     if isinstance(values, Draws):

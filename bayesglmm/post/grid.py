@@ -105,7 +105,7 @@ def expand(axes: Mapping[str, list[Any]], order: Sequence[str]) -> list[dict[str
     """Every combination, the first name varying fastest (R's ``expand.grid``)."""
     values = [axes[name] for name in reversed(order)]
     return [
-        dict(zip(reversed(order), combination, strict=True))
+        dict(zip(order, reversed(combination), strict=True))
         for combination in itertools.product(*values)
     ]
 
@@ -137,9 +137,7 @@ def check_names(design: Design, names: Sequence[str], argument: str) -> None:
     for name in names:
         if name not in known:
             grouping = {g for t in design.random for g in t.group_columns}
-            why = (
-                " (it only groups random effects: see ranef and coef)" if name in grouping else ""
-            )
+            why = " (it only groups random effects: see ranef and coef)" if name in grouping else ""
             raise ChoiceError(
                 f"{argument}={name!r} is not a variable of the fixed part{why}"
                 f"{nearest(name, known)}; it has {', '.join(map(repr, known)) or 'none'}"

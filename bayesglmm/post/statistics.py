@@ -57,7 +57,9 @@ def statistics(fit: Fit) -> Table:
         row |= {
             "deviance": [likelihood.deviance(likelihood.link.inverse(at.eta))],
             "df_residual": [n - design.p],
-            "null_deviance": [_null_deviance(design.offset, likelihood, "(Intercept)" in design.names)],
+            "null_deviance": [
+                _null_deviance(design.offset, likelihood, "(Intercept)" in design.names)
+            ],
             "df_null": [n - int("(Intercept)" in design.names)],
         }
     if likelihood_has_scale(fit):

@@ -112,9 +112,7 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
     """
     model, design = fit.model, fit.model.design
     family = f"family {model.family.name}, link {model.link.name}"
-    groups = ", ".join(
-        f"{name} {J}" for name, J in {t.factor: t.J for t in design.random}.items()
-    )
+    groups = ", ".join(f"{name} {J}" for name, J in {t.factor: t.J for t in design.random}.items())
     rows = f"{design.n} rows"
     if design.dropped:
         rows += f" ({design.dropped} of {design.n_rows} dropped: missing values)"
@@ -148,7 +146,8 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
 
 def _title(fit: Fit) -> str:
     linear = fit.model.family.name == "gaussian" and fit.model.link.name == "identity"
-    kind = f"{'Linear' if linear else 'Generalised linear'} {'mixed ' if fit.model.design.random else ''}model"
+    mixed = "mixed " if fit.model.design.random else ""
+    kind = f"{'Linear' if linear else 'Generalised linear'} {mixed}model"
     if isinstance(fit.posterior, SampledPosterior):
         return f"{kind}: posterior by NUTS"
     method = fit.posterior.method

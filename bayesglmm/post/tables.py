@@ -124,7 +124,9 @@ def varcorr(fit: Fit, *, level: float = 0.95) -> Table:
     }
     text = {name: pl.Series(values, dtype=pl.String) for name, values in labels.items()}
     numbers = {name: pl.Series(v).fill_nan(None) for name, v in columns.items()}
-    note = f"Variance components · {fit.posterior.method} · {fit.posterior.component_interval(level)}"
+    note = (
+        f"Variance components · {fit.posterior.method} · {fit.posterior.component_interval(level)}"
+    )
     return table({**text, **numbers}, note)
 
 

@@ -70,10 +70,12 @@ def critical_value(df: Array, level: float) -> Array:
 def t_quantile(probability: float, df: Array) -> Array:
     """Quantile of t with df degrees of freedom (normal where df is infinite)."""
     finite = np.isfinite(df)
-    return np.where(finite, stdtrit(np.where(finite, df, 1.0), probability), ndtri(probability))
+    below = stdtrit(np.where(finite, df, 1.0), probability)
+    return np.asarray(np.where(finite, below, ndtri(probability)))
 
 
 def two_sided(statistic: Array, df: Array) -> Array:
     """Two-sided p value of a t (or z) statistic."""
     finite, below = np.isfinite(df), -np.abs(statistic)
-    return 2.0 * np.where(finite, stdtr(np.where(finite, df, 1.0), below), ndtr(below))
+    tail = np.where(finite, stdtr(np.where(finite, df, 1.0), below), ndtr(below))
+    return np.asarray(2.0 * tail)

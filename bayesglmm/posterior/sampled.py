@@ -93,4 +93,6 @@ class SampledPosterior:
 
     def modes(self) -> tuple[Array, ...]:
         """(J_f, K_f) posterior means of the random effects."""
-        return tuple(self._effect_draws(f).mean(axis=(0, 1)) for f in range(len(self.design.random)))
+        return tuple(
+            self._effect_draws(f).mean(axis=(0, 1)) for f in range(len(self.design.random))
+        )

@@ -90,13 +90,19 @@ def test_pymc_log_density_is_the_models(name: str, centred: bool) -> None:
         pymc_model = model.to_pymc(centred=centred)
         # jacobian=False: densities of the named variables themselves.
         logp = pymc_model.compile_logp(jacobian=False, mode="FAST_COMPILE")
-        wanted = [v for v in pymc_model.deterministics if v.name.split("_")[0] in ("beta", "sd", "corr", "b")]
+        wanted = [
+            v
+            for v in pymc_model.deterministics
+            if v.name.split("_")[0] in ("beta", "sd", "corr", "b")
+        ]
         free = [*pymc_model.free_RVs]
         named = {v.name: v for v in [*wanted, *free]}
         keep = [n for n in named if n.split("_")[0] in ("beta", "sd", "corr", "b", "sigma")]
         inputs = pymc_model.value_vars
         outputs = pymc_model.replace_rvs_by_values([named[n] for n in keep])
-        evaluate = pm.pytensorf.compile(inputs, outputs, mode="FAST_COMPILE", on_unused_input="ignore")
+        evaluate = pm.pytensorf.compile(
+            inputs, outputs, mode="FAST_COMPILE", on_unused_input="ignore"
+        )
     rng = np.random.default_rng(3)
     start = pymc_model.initial_point()
     differences = []
