@@ -26,16 +26,16 @@ def plot_comparison(comparison: Comparison) -> Any:
     matplotlib.figure.Figure
         Not shown, not registered with pyplot: display it, or ``.savefig(path)``.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    from bayesglmm.plots.figure import Picture
     from bayesglmm.post.compare import label
 
     rows = list(comparison.table.iter_rows(named=True))
     columns = min(2, math.ceil(len(rows) / _STRIPS_PER_COLUMN))
     lines = math.ceil(len(rows) / columns)
     strip = 0.48 + 0.15 * len(comparison.names)
-    figure = Figure(figsize=(4.6 * columns + 0.6, 0.7 + strip * lines), layout="constrained")
+    figure = Picture(figsize=(4.6 * columns + 0.6, 0.7 + strip * lines), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).T.ravel()
     for axis in axes[len(rows) :]:
         axis.set_axis_off()

@@ -88,7 +88,8 @@ def emmeans(
         ``emmean|prob|rate|response`` (or ``estimate|odds_ratio|ratio``), ``SE, df``,
         ``asymp_LCL, asymp_UCL`` (``lower_CL, upper_CL`` where df are finite), and for contrasts
         ``null`` (ratios), ``z_ratio|t_ratio, p_value``. For draws after ``SE``:
-        ``lower_HDI, upper_HDI, prob_direction, ess_bulk, r_hat``.
+        ``lower_HDI, upper_HDI, prob_direction, ess_bulk, r_hat``; ``SE`` is then the posterior
+        sd, and prob_direction the larger of P(> 0) and P(< 0) on the link scale.
 
     Raises
     ------

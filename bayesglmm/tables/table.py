@@ -21,9 +21,6 @@ class Table(pl.DataFrame):
     def __str__(self) -> str:
         return _with_caption(super().__str__(), self.caption)
 
-    def __repr__(self) -> str:
-        return _with_caption(super().__repr__(), self.caption)
-
     def _repr_html_(self, *, _from_series: bool = False) -> str:
         body = super()._repr_html_(_from_series=_from_series)
         if not self.caption:
