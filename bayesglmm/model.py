@@ -138,8 +138,12 @@ def estimator(method: str | Estimator, options: Mapping[str, Any]) -> Estimator:
     return record(**options)
 
 
-def fit(model: Model, method: Estimator) -> Fit:
-    """Fit a model by an estimator value: ``fit(model, NUTS(draws=2000, seed=1))``."""
+def fit(model: Model, method: str | Estimator = "ml") -> Fit:
+    """Fit a model by an estimator value: ``fit(model, NUTS(draws=2000, seed=1))``.
+
+    A method's name stands for that estimator with its defaults. Raises as :meth:`Model.fit`.
+    """
+    method = estimator(method, {})
     from bayesglmm.fit import Fit
     from bayesglmm.posterior.ml import MLPosterior
     from bayesglmm.posterior.sampled import SampledPosterior

@@ -47,6 +47,7 @@ from bayesglmm.laplace.pls import (
     penalised_least_squares,
 )
 from bayesglmm.laplace.quadrature import adaptive
+from bayesglmm.laplace.threads import blas_threads
 
 _START = 1.0  # sd of the random effects at the start, relative to sigma; lme4's start
 _ZERO = 1e-5  # a relative sd below this is tested against exactly zero
@@ -116,11 +117,9 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
         _check_quadrature(design, linear)
     if not design.random:
         return _without_effects(design, likelihood, linear)
-    return (
-        _linear_mixed(design, likelihood, options)
-        if linear
-        else _generalised_mixed(design, likelihood, options)
-    )
+    fit = _linear_mixed if linear else _generalised_mixed
+    with blas_threads(layout_of(design.random).q):
+        return fit(design, likelihood, options)
 
 
 def _check_quadrature(design: Design, linear: bool) -> None:
