@@ -25,6 +25,7 @@ from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
 from bayesglmm.post.predict import predict
+from bayesglmm.post.residuals import residuals
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.summary import summary
 from bayesglmm.post.tables import coef, params, ranef, varcorr
@@ -83,6 +84,7 @@ __all__ = [
     "params",
     "predict",
     "ranef",
+    "residuals",
     "statistics",
     "summary",
     "varcorr",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
 from bayesglmm.design import build
 from bayesglmm.errors import ChoiceError
 from bayesglmm.families import Likelihood, find_family, find_link
@@ -11,7 +15,7 @@ from bayesglmm.formula import parse
 from bayesglmm.model import Missing, Model, check_response
 from bayesglmm.priors import Prior, choose_priors
 
-ColumnOrValues = str | Sequence[float]
+ColumnOrValues = str | Sequence[float] | NDArray[np.float64] | pl.Series
 Factors = Iterable[str] | Mapping[str, Sequence[object]]
 
 

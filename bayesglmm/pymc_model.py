@@ -153,8 +153,8 @@ def _correlated(term: RandomTerm, sds: tuple[Prior, ...], corr: LKJ, centred: bo
         each = [p.pymc(f"sd_{group}_{c}") for p, c in zip(sds, term.columns, strict=True)]
         sd = pm.Deterministic(f"sd_{group}", pt.stack(each), dims=columns)
         unit = pm.LKJCorr(f"chol_{group}", n=K, eta=corr.eta)
-        chol = sd[:, None] * pt.linalg.cholesky(unit)
-        pm.Deterministic(f"corr_{group}", unit, dims=(columns, f"{columns}2"))
+        chol = sd[:, None] * unit
+        pm.Deterministic(f"corr_{group}", unit @ unit.T, dims=(columns, f"{columns}2"))
     else:
         chol, matrix, sd = pm.LKJCholeskyCov(
             f"chol_{group}", n=K, eta=corr.eta, sd_dist=sd_prior, store_in_trace=False

@@ -19,7 +19,8 @@ def _log_density(link: Link, y: Array, w: Array, eta: Array, sigma: float) -> Ar
         hits = np.where(successes > 0, successes * link.log_probability(eta)[0], 0.0)
         misses = np.where(failures > 0, failures * link.log_complement(eta)[0], 0.0)
     coefficient = gammaln(w + 1.0) - gammaln(successes + 1.0) - gammaln(failures + 1.0)
-    return np.asarray(hits + misses + coefficient)
+    mu = link.inverse(eta)
+    return np.where((mu >= 0.0) & (mu <= 1.0), hits + misses + coefficient, -np.inf)
 
 
 def _derivatives(

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, log_expit, log_ndtr, logit, ndtr, ndtri
+from scipy.special import erfcx, expit, log_expit, log_ndtr, logit, ndtr, ndtri
 
 Array = NDArray[np.float64]
 Derivatives = tuple[Array, Array, Array, Array]
 
-# exp(700) is about 1e304: beyond it the inverse log link would overflow to infinity.
-_LARGEST_EXPONENT = 700.0
+# exp(230) is about 1e100: beyond it a cube of the mean would overflow to infinity.
+_LARGEST_EXPONENT = 230.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def _log_log_complement(eta: Array) -> Derivatives:
     """log(1 - e^eta) for eta < 0, without cancellation as eta approaches 0 or -inf."""
     inside = eta < 0
     e = np.where(inside, eta, -1.0)
-    r = 1.0 / np.expm1(-e)  # mu / (1 - mu)
+    r = np.exp(e) / -np.expm1(e)  # mu / (1 - mu)
     value = np.where(inside, np.log(-np.expm1(e)), -np.inf)
     r1 = r * (1.0 + r)
     return value, -r, -r1, -r1 * (1.0 + 2.0 * r)
@@ -187,12 +187,16 @@ def _probit_derivatives(eta: Array) -> Derivatives:
 def _probit_log_probability(eta: Array) -> Derivatives:
     """log Phi and derivatives through the inverse Mills ratio r = phi / Phi."""
     value = log_ndtr(eta)
-    r = np.exp(-0.5 * eta * eta - _LOG_SQRT_2PI - value)
+    # erfcx carries no exponential: no digits cancel on the left, where r is about -eta.
+    left = np.sqrt(2.0 / np.pi) / erfcx(-np.minimum(eta, 0.0) / np.sqrt(2.0))
+    r = np.where(
+        eta < 0.0, left, _normal_density(np.maximum(eta, 0.0)) / ndtr(np.maximum(eta, 0.0))
+    )
     # In the far left tail eta + r cancels; there r = -eta - 1/eta + 2/eta^3 - ...
-    far = eta < -1e4
+    far = eta < -500.0
     e = np.where(far, eta, -1.0)
-    sum_ = np.where(far, -1.0 / e, eta + r)
-    r = np.where(far, -e - 1.0 / e, r)
+    sum_ = np.where(far, -1.0 / e + 2.0 / e**3, eta + r)
+    r = np.where(far, -e - 1.0 / e + 2.0 / e**3, r)
     second = -r * sum_
     third = np.where(far, 2.0 / (e * e * np.abs(e)), -(second * sum_ + r * (1.0 + second)))
     return value, r, second, third

@@ -26,11 +26,16 @@ def _derivatives(
         mu = link.inverse(eta)
         return w * (y - mu), -w * mu, -w * mu
     with np.errstate(divide="ignore", invalid="ignore"):
-        return chain(
-            link,
-            eta,
-            lambda mu: (w * (y / mu - 1.0), -w * y / mu**2, 2.0 * w * y / mu**3),
-        )
+        return chain(link, eta, lambda mu: _in_mu(y, w, mu))
+
+
+def _in_mu(y: Array, w: Array, mu: Array) -> tuple[Array, Array, Array]:
+    r = np.where(y > 0, y / mu, 0.0)  # 0 / 0 is 0: no event and none expected
+    return (
+        w * (r - 1.0),
+        -w * np.where(y > 0, r / mu, 0.0),
+        2.0 * w * np.where(y > 0, r / mu**2, 0.0),
+    )
 
 
 def _check(y: Array, w: Array, name: str) -> None:

@@ -97,6 +97,20 @@ def sd_corr(factor: Array) -> tuple[Array, Array]:
     return sd, corr
 
 
+def transformed(covariance: Covariance, theta: Array, transforms: tuple[Array, ...]) -> Array:
+    """theta of the effects b = T b* when ``theta`` is that of b*, canonical.
+
+    The Cholesky factor of ``T Lambda Lambda' T'`` comes from a QR decomposition, so that it
+    also exists where Lambda is singular.
+    """
+    factors = []
+    for T, factor in zip(transforms, covariance.lambdas(theta), strict=True):
+        product = T @ factor
+        diagonal = np.count_nonzero(product - np.diag(np.diag(product))) == 0
+        factors.append(product if diagonal else np.linalg.qr(product.T, mode="r").T)
+    return canonical(covariance, covariance.collect(tuple(factors)))
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """One row of VarCorr: an sd or a correlation of a term."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesglmm.errors import BayesglmmError, BayesglmmWarning, ChoiceError, nearest
+from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import component_values, components, covariance_of
-from bayesglmm.laplace.ml import ML, maximum_likelihood
 from bayesglmm.nuts.diagnostics import Diagnostics, diagnose
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.pymc_model import build_pymc

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
+from bayesglmm.design.terms import variables
 from bayesglmm.errors import ChoiceError, DataError, nearest
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ def _matrix(design: Design, rows: list[dict[str, Any]]) -> tuple[Array, Array]:
     frame = frame.with_columns(**extra)
     offset = np.zeros(len(rows))
     if np.any(design.offset != 0.0):
-        looked_up = bool(design.formula.offsets or design.offset_column)
+        known = design.data.columns
+        read = {v for e in design.formula.offsets for v in variables(e, known)[1]}
+        looked_up = bool((read | {design.offset_column}) & set(design.fixed.columns))
         offset = (
             design.offset_for(frame)
             if looked_up

@@ -85,12 +85,14 @@ def predict(
     if re == "zero":
         groups = []
     columns = _columns(fit, X, offset, groups, type, level)
+    posterior = fit.posterior
+    interval = posterior.effect_interval(level) if groups else posterior.interval(level)
     if newdata is None and design.dropped:
         whole = {name: np.full(design.n_rows, np.nan) for name in columns}
         for name, values in columns.items():
             whole[name][design.rows] = values
         columns = whole
-    out = table(columns, caption(fit, f"Predictions (re={re!r})", f"{type} scale", level))
+    out = table(columns, caption(fit, f"Predictions (re={re!r})", f"{type} scale", interval))
     filled = out.fill_nan(None)
     return table(filled.to_dict(), out.caption)
 

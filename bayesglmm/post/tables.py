@@ -23,9 +23,9 @@ def check_level(level: float) -> float:
     return float(level)
 
 
-def caption(fit: Fit, what: str, shown: str, level: float) -> str:
+def caption(fit: Fit, what: str, shown: str, interval: str) -> str:
     """What a table shows, how it was got, on which scale, with which interval."""
-    return f"{what} · {fit.posterior.method} · {shown} · {fit.posterior.interval(level)}"
+    return f"{what} · {fit.posterior.method} · {shown} · {interval}"
 
 
 def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Table:
@@ -59,7 +59,7 @@ def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Tabl
     shown = f"exp of {fit.model.link.name} scale" if exponentiate else scale(fit)
     return table(
         {"term": list(fit.model.design.names), **columns},
-        caption(fit, "Coefficients", shown, level),
+        caption(fit, "Coefficients", shown, fit.posterior.interval(level)),
     )
 
 
@@ -153,7 +153,10 @@ def ranef(fit: Fit, *, level: float = 0.95) -> Table:
             )
         )
     _needs_groups(fit, "ranef")
-    return table(pl.concat(frames).to_dict(), caption(fit, "Random effects", scale(fit), level))
+    return table(
+        pl.concat(frames).to_dict(),
+        caption(fit, "Random effects", scale(fit), fit.posterior.effect_interval(level)),
+    )
 
 
 def coef(fit: Fit, *, level: float = 0.95) -> Table:
@@ -194,7 +197,10 @@ def coef(fit: Fit, *, level: float = 0.95) -> Table:
         {g: i for i, g in enumerate(dict.fromkeys(merged["group"]))}, return_dtype=pl.Int64
     )
     merged = merged.sort(groups, "_order", maintain_order=True).drop("_order")
-    return table(merged.to_dict(), caption(fit, "Coefficients by level", scale(fit), level))
+    return table(
+        merged.to_dict(),
+        caption(fit, "Coefficients by level", scale(fit), fit.posterior.effect_interval(level)),
+    )
 
 
 def _needs_groups(fit: Fit, what: str) -> None:

@@ -33,6 +33,10 @@ class MLPosterior:
         finite = np.any(np.isfinite(self.estimate.degrees_of_freedom(np.eye(self.design.p))))
         return f"{level:.0%} Wald interval{' (t)' if finite else ''}"
 
+    def effect_interval(self, level: float) -> str:
+        """The kind of interval of random effects, and of sums with them."""
+        return f"{level:.0%} Wald interval"
+
     def component_interval(self, level: float) -> str:
         """The kind of interval of sds and correlations."""
         return f"{level:.0%} Wald interval of log sd and atanh correlation, carried back"

@@ -32,6 +32,10 @@ class SampledPosterior:
         """The kind of interval in every table."""
         return f"{level:.0%} highest-density interval"
 
+    def effect_interval(self, level: float) -> str:
+        """The kind of interval of random effects, and of sums with them."""
+        return self.interval(level)
+
     def component_interval(self, level: float) -> str:
         """The kind of interval of sds and correlations."""
         return self.interval(level)

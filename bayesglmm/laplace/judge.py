@@ -1,0 +1,179 @@
+"""Judging where an optimisation ended: boundaries, flat directions, separation, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesglmm.design import Design
+from bayesglmm.families import Likelihood
+from bayesglmm.laplace.blocks import Array
+from bayesglmm.laplace.covariance import (
+    Covariance,
+    component_values,
+    components,
+    transformed,
+)
+from bayesglmm.laplace.optimise import Optimum
+from bayesglmm.laplace.outcome import Outcome
+
+_ZERO = 1e-5  # a diagonal of Lambda below this is tested against exactly zero
+_BOUNDARY = 1e-4  # a standardised sd below this counts as zero
+_FLAT = 2e-6  # relative curvature below which a direction is not identified
+_EXTREME_ETA = 15.0  # a fitted probability of 1 - 3e-7: the data are (quasi-)separated
+
+
+def separation_notes(likelihood: Likelihood, eta: Array) -> tuple[str, ...]:
+    if likelihood.family.name not in ("binomial", "bernoulli"):
+        return ()
+    if likelihood.link.name in ("log", "identity") or np.max(np.abs(eta), initial=0) < _EXTREME_ETA:
+        return ()
+    return (
+        "Some fitted probabilities are 0 or 1 to rounding: a predictor separates the outcomes, "
+        "so its estimate is infinite and its standard error meaningless. Remove or merge the "
+        'predictor, or fit with a prior: fit("nuts").',
+    )
+
+
+def snap_to_zero(
+    objective: Callable[[Array], float], covariance: Covariance, theta: Array
+) -> Array:
+    """Set a diagonal of Lambda that vanished to exactly zero, if the likelihood agrees."""
+    out = theta
+    for k, (_, r, c) in enumerate(covariance.entries):
+        if r == c and 0.0 < abs(theta[k]) < _ZERO:
+            trial = out.copy()
+            trial[k] = 0.0
+            if objective(trial) >= objective(out) - 1e-8:
+                out = trial
+    return out
+
+
+def invert_information(information: Array) -> tuple[Array, Array]:
+    """Inverse information and the flat directions (rows), which the data do not inform."""
+    diagonal = np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
+    values, vectors = np.linalg.eigh(information / np.outer(diagonal, diagonal))
+    flat = values < _FLAT * max(float(values[-1]), 1e-300)
+    inverse = (vectors[:, ~flat] / values[~flat]) @ vectors[:, ~flat].T
+    directions = (vectors[:, flat] / diagonal[:, None]).T
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    return inverse / np.outer(diagonal, diagonal), directions / np.where(norms > 0, norms, 1.0)
+
+
+def judge(
+    design: Design,
+    covariance: Covariance,
+    transforms: tuple[Array, ...],
+    theta: Array,
+    sigma: float,
+    best: Optimum,
+    scale_cov: Array,
+    flat: Array,
+    notes: tuple[str, ...],
+) -> tuple[Outcome, Array]:
+    """The outcome in words, and the covariance of (log sd, atanh corr[, log sigma])."""
+    parts = components(covariance)
+    has_sigma = len(scale_cov) > len(theta)
+    relative = has_sigma and best.x.shape == theta.shape  # sigma profiled out: sds scale with it
+
+    def unconstrained(x: Array) -> Array:
+        s = float(np.exp(x[-1])) if has_sigma else 1.0
+        raw = transformed(covariance, x[: len(theta)], transforms)
+        values = component_values(covariance, raw, s if relative else 1.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            out = [
+                np.log(v) if c.kind == "sd" else np.arctanh(v)
+                for v, c in zip(values, parts, strict=True)
+            ]
+        return np.array([*out, np.log(s)] if has_sigma else out)
+
+    x = np.append(theta, np.log(sigma)) if has_sigma else theta
+    jacobian = np.empty((len(parts) + has_sigma, len(x)))
+    with np.errstate(invalid="ignore"):  # a component at its boundary: masked below
+        for k in range(len(x)):
+            step = np.zeros(len(x))
+            step[k] = 1e-5
+            jacobian[:, k] = (unconstrained(x + step) - unconstrained(x - step)) / 2e-5
+    names = [component_name(design, c.term, c.row, c.column, c.kind) for c in parts]
+    edge = _boundary(design, covariance, transforms, theta)
+    with np.errstate(invalid="ignore"):
+        cov = jacobian @ scale_cov @ jacobian.T
+        lost = np.zeros(len(cov), dtype=bool)
+        for direction in flat:
+            lost |= ~(np.abs(jacobian @ direction) < 1e-3)
+    redundant = tuple(
+        n for n, gone, at_edge in zip(names, lost, edge, strict=False) if gone and not at_edge
+    )
+    singular = tuple(n for n, at_edge in zip(names, edge, strict=True) if at_edge)
+    masked = lost | np.append(edge, [False] * has_sigma).astype(bool)
+    cov[masked, :] = np.nan
+    cov[:, masked] = np.nan
+    outcome = Outcome(
+        converged=best.converged,
+        gradient_norm=float(np.max(np.abs(best.gradient), initial=0.0)),
+        evaluations=best.evaluations,
+        trace=best.trace,
+        singular=singular,
+        redundant=redundant,
+        notes=(*notes, *_notes(best, singular, redundant)),
+    )
+    return outcome, cov
+
+
+def _boundary(
+    design: Design, covariance: Covariance, transforms: tuple[Array, ...], theta: Array
+) -> NDArray[np.bool_]:
+    """For each component whether it lies at the boundary of its range.
+
+    That is so where Lambda (of standardised columns) has lost rank: for an sd that is zero, for
+    correlations with it, and, where no sd is zero, for all correlations of the term.
+    """
+    zero_sd, deficient = [], []
+    for term, T, factor in zip(design.random, transforms, covariance.lambdas(theta), strict=True):
+        rms = np.sqrt(np.mean(term.Z * term.Z, axis=0))
+        moved = np.linalg.norm(T @ factor, axis=1) * rms
+        zero_sd.append(moved < _BOUNDARY * max(1.0, float(moved.max())))
+        diagonal = np.abs(np.diag(factor))
+        deficient.append(bool(diagonal.min() < _BOUNDARY * max(1.0, float(diagonal.max()))))
+    out = []
+    for c in components(covariance):
+        zero = zero_sd[c.term]
+        if c.kind == "sd":
+            out.append(bool(zero[c.row]))
+        else:
+            out.append(
+                bool(zero[c.row] or zero[c.column]) or (deficient[c.term] and not zero.any())
+            )
+    return np.array(out, dtype=bool)
+
+
+def component_name(design: Design, term: int, row: int, column: int, kind: str) -> str:
+    """How a variance component is called in messages, e.g. ``sd of (Intercept) by herd``."""
+    group = design.random[term]
+    if kind == "sd":
+        return f"sd of {group.columns[row]} by {group.name}"
+    return f"correlation of {group.columns[column]} and {group.columns[row]} by {group.name}"
+
+
+def _notes(best: Optimum, singular: tuple[str, ...], redundant: tuple[str, ...]) -> list[str]:
+    notes = []
+    if not best.converged:
+        notes.append(
+            "The optimiser stopped before the gradient vanished: centre and scale the "
+            "covariates, or simplify the random effects."
+        )
+    if singular:
+        notes.append(
+            "Singular fit: estimated at the boundary (zero, or perfectly correlated): "
+            f"{', '.join(singular)}. The estimate is valid; simplify the term, or let a prior "
+            'keep it inside: fit("nuts").'
+        )
+    if redundant:
+        notes.append(
+            "Not identified: the data do not tell these apart, so only the fit as a whole has "
+            f"meaning: {', '.join(redundant)}. Remove an overlapping term, or centre the "
+            "covariates."
+        )
+    return notes

@@ -1,0 +1,48 @@
+"""How to maximise the likelihood, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bayesglmm.errors import ChoiceError, check_choice
+
+
+@dataclass(frozen=True, slots=True)
+class ML:
+    """Maximum likelihood.
+
+    Attributes
+    ----------
+    nagq
+        1 for the Laplace approximation; k > 1 for adaptive Gauss-Hermite quadrature with k
+        nodes, available for a single scalar random-effects term.
+    reml
+        Restricted maximum likelihood; Gaussian models with random effects only.
+    vcov
+        Covariance of the coefficients: "hessian" includes the uncertainty of the variance
+        parameters, "conditional" holds them at their estimates (what MixedModels.jl prints),
+        "auto" is lme4's choice: hessian for generalised, conditional for linear models.
+    df
+        For linear mixed models: "satterthwaite" (lmerTest) gives t statistics, "asymptotic"
+        z statistics.
+
+    Examples
+    --------
+    >>> ML(nagq=9, vcov="conditional")
+    ML(nagq=9, reml=False, vcov='conditional', df='satterthwaite')
+    """
+
+    nagq: int = 1
+    reml: bool = False
+    vcov: Literal["auto", "hessian", "conditional"] = "auto"
+    df: Literal["satterthwaite", "asymptotic"] = "satterthwaite"
+
+    def __post_init__(self) -> None:
+        check_choice("vcov", self.vcov, ("auto", "hessian", "conditional"))
+        check_choice("df", self.df, ("satterthwaite", "asymptotic"))
+        if not isinstance(self.nagq, int) or isinstance(self.nagq, bool) or self.nagq < 1:
+            raise ChoiceError(
+                f"nagq={self.nagq!r} is not a number of quadrature nodes; give a whole number "
+                "from 1 (Laplace) up, e.g. 9"
+            )

@@ -1,0 +1,110 @@
+"""Fits at the edge: separated outcomes, zero variances, terms that say the same thing."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+import bayesglmm as bg
+
+TICKS = bg.load_dataset("grouseticks")
+SEPARATED = pl.DataFrame(
+    {
+        "y": [0, 0, 0, 0, 1, 1, 1, 1] * 3,
+        "x": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0] * 3,
+        "f": ["a", "b"] * 12,
+        "g": list("uvw") * 8,
+    }
+)
+
+
+def said(fit: bg.Fit, words: str) -> bool:
+    return any(words in note for note in fit.outcome.notes)
+
+
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])
+def test_complete_separation_of_a_glm(link: str) -> None:
+    fit = bg.glm("y ~ x", SEPARATED, family="binomial", link=link).fit()
+    assert said(fit, "separates the outcomes") and said(fit, 'fit("nuts")')
+    assert "separates the outcomes" in fit.summary().text()
+
+
+def test_complete_separation_of_a_glmm() -> None:
+    fit = bg.glmer("y ~ x + (1|g)", SEPARATED, family="binomial").fit()
+    assert said(fit, "separates the outcomes")
+
+
+def test_quasi_separation_by_a_factor() -> None:
+    data = SEPARATED.with_columns(y=pl.when(f="a").then(1).otherwise(pl.Series([0, 1, 0, 0] * 6)))
+    fit = bg.glm("y ~ f", data, family="binomial").fit()
+    assert said(fit, "separates the outcomes")
+
+
+def test_no_separation_is_not_reported() -> None:
+    fit = bg.glm("survived ~ sex + age", bg.load_dataset("titanic"), family="binomial").fit()
+    assert fit.outcome.notes == ()
+
+
+@pytest.mark.parametrize("reml", [False, True])
+def test_a_variance_of_exactly_zero(reml: bool) -> None:
+    model = bg.lmer("Yield ~ 1 + (1|Batch)", bg.load_dataset("dyestuff2"))
+    fit = model.fit(bg.ML(reml=reml))
+    row = fit.varcorr.row(0, named=True)
+    assert row["estimate"] == 0.0
+    assert row["std_error"] is row["conf_low"] is row["conf_high"] is None
+    assert fit.outcome.converged
+    assert fit.outcome.singular == ("sd of (Intercept) by Batch",)
+    assert said(fit, "Singular fit") and said(fit, "sd of (Intercept) by Batch")
+    assert np.all(fit.ranef["estimate"].to_numpy() == 0.0)
+    plain = bg.lm("Yield ~ 1", bg.load_dataset("dyestuff2")).fit()
+    assert fit.params["estimate"].to_list() == pytest.approx(plain.params["estimate"].to_list())
+    if not reml:
+        assert fit.loglik == pytest.approx(plain.loglik, abs=1e-10)
+
+
+def test_a_zero_variance_of_a_glmm() -> None:
+    rng = np.random.default_rng(2)
+    g = np.repeat(np.arange(10), 30)
+    y = np.concatenate(
+        [rng.permutation(np.repeat([0, 1], 15)) for _ in range(10)]
+    )  # underdispersed
+    data = pl.DataFrame({"y": y, "g": g.astype(str)})
+    fit = bg.glmer("y ~ 1 + (1|g)", data, family="binomial").fit()
+    assert fit.varcorr["estimate"].to_list() == [0.0]
+    plain = bg.glm("y ~ 1", data, family="binomial").fit()
+    assert fit.loglik == pytest.approx(plain.loglik, abs=1e-9)
+    assert fit.params["std_error"][0] == pytest.approx(plain.params["std_error"][0], rel=1e-6)
+    assert said(fit, "Singular fit")
+
+
+def test_a_redundant_pair_of_terms() -> None:
+    plain = bg.glmer("TICKS ~ YEAR + (YEAR|LOCATION)", TICKS, family="poisson").fit()
+    split = bg.glmer(
+        "TICKS ~ YEAR + (1|LOCATION) + (0 + YEAR|LOCATION)", TICKS, family="poisson"
+    ).fit()
+    assert split.loglik == pytest.approx(plain.loglik, abs=1e-6)
+    assert said(split, "Not identified") and not said(plain, "Not identified")
+    assert "sd of (Intercept) by LOCATION" in split.outcome.redundant
+    # What is determined is the same: coefficients and their standard errors.
+    for column in ("estimate", "std_error"):
+        np.testing.assert_allclose(split.params[column], plain.params[column], rtol=1e-4)
+    sd = split.varcorr.filter(kind="sd")
+    assert sd["std_error"].null_count() == sd.height
+    # The sum of both covariances is determined: the variance of each cell.
+    one, cells = (split.varcorr.filter(kind="sd", group=g) for g in ("LOCATION", "LOCATION.1"))
+    reference = bg.glmer("TICKS ~ YEAR + (0 + YEAR|LOCATION)", TICKS, family="poisson").fit()
+    total = one["variance"].item() + cells["variance"].to_numpy()
+    expected = reference.varcorr.filter(kind="sd")["variance"]
+    np.testing.assert_allclose(total, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("link", "flip"), [("log", 0), ("identity", 1)])
+def test_probabilities_stay_probabilities(link: str, flip: int) -> None:
+    """All outcomes of a group alike: its fitted probability is at most 1, or at least 0."""
+    data = pl.DataFrame({"y": [0, 1, 0, 1, 1, 1, 1, 1], "g": list("aaaabbbb")})
+    data = data.with_columns(y=(pl.col("y") - flip).abs())
+    fit = bg.glm("y ~ g", data, family="binomial", link=link).fit()
+    fitted = fit.predict()["estimate"].to_numpy()
+    assert np.all((fitted >= 0.0) & (fitted <= 1.0))
+    assert fit.loglik <= 4 * np.log(0.5) + 1e-9
