@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesglmm.design import RandomTerm
-from bayesglmm.priors import LKJ, Flat, Normal, Prior, Priors
+from bayesglmm.priors import LKJ, Flat, Normal, Prior
 from bayesglmm.priors.default import INTERCEPT
 
 if TYPE_CHECKING:
@@ -36,31 +36,45 @@ def build_pymc(model: Model, centred: Mapping[str, bool]) -> Any:
     """
     import pymc as pm
 
-    design, likelihood, priors = model.design, model.likelihood, model.priors
-    coords: dict[str, Any] = {"obs": np.asarray(design.rows), "coef": list(design.names)}
-    for term in design.random:
-        coords[term.name] = list(term.levels)
-        coords[f"{term.name}_term"] = list(term.columns)
-        coords[f"{term.name}_term2"] = list(term.columns)
-    with pm.Model(coords=coords) as pymc_model:
+    design, priors = model.design, model.priors
+    with pm.Model(coords=coordinates_of(model)) as pymc_model:
         eta = _fixed_part(model)
         if np.any(design.offset != 0.0):
             eta = eta + pm.Data("offset", design.offset, dims="obs")
         for term, sds, corr in zip(design.random, priors.sds, priors.correlations, strict=True):
             eta = eta + _random_part(term, sds, corr, centred[term.name])
         sigma = priors.sigma[0].pymc("sigma") if priors.sigma else 1.0
-        weighted = bool(np.any(likelihood.w != 1.0))
-        w = pm.Data("weights", likelihood.w, dims="obs") if weighted else 1.0
-        y = likelihood.y
-        if likelihood.family.name in ("binomial", "bernoulli"):
-            y = np.round(y * likelihood.w).astype(np.int64)
-            if weighted:
-                w = pm.Data("trials", np.round(likelihood.w).astype(np.int64), dims="obs")
-        elif likelihood.family.name == "poisson":
-            y = y.astype(np.int64)
-        observed = pm.Data("y_data", y, dims="obs")
-        likelihood.family.observed("y", eta, likelihood.link, observed, w, sigma, "obs", weighted)
+        likelihood_of(model, eta, sigma)
     return pymc_model
+
+
+def coordinates_of(model: Model) -> dict[str, Any]:
+    """The named coordinates: rows, coefficients, levels and columns of every term."""
+    design = model.design
+    coords: dict[str, Any] = {"obs": np.asarray(design.rows), "coef": list(design.names)}
+    for term in design.random:
+        coords[term.name] = list(term.levels)
+        coords[f"{term.name}_term"] = list(term.columns)
+        coords[f"{term.name}_term2"] = list(term.columns)
+    return coords
+
+
+def likelihood_of(model: Model, eta: Any, sigma: Any) -> None:
+    """Add the observed response to the model on the context stack."""
+    import pymc as pm
+
+    likelihood = model.likelihood
+    weighted = bool(np.any(likelihood.w != 1.0))
+    w = pm.Data("weights", likelihood.w, dims="obs") if weighted else 1.0
+    y = likelihood.y
+    if likelihood.family.name in ("binomial", "bernoulli"):
+        y = np.round(y * likelihood.w).astype(np.int64)
+        if weighted:
+            w = pm.Data("trials", np.round(likelihood.w).astype(np.int64), dims="obs")
+    elif likelihood.family.name == "poisson":
+        y = y.astype(np.int64)
+    observed = pm.Data("y_data", y, dims="obs")
+    likelihood.family.observed("y", eta, likelihood.link, observed, w, sigma, "obs", weighted)
 
 
 def _fixed_part(model: Model) -> Any:
@@ -114,11 +128,7 @@ def _random_part(term: RandomTerm, sds: tuple[Prior, ...], corr: LKJ, centred: b
     import pymc as pm
 
     group, columns = term.name, f"{term.name}_term"
-    effects = (
-        _correlated(term, sds, corr, centred)
-        if term.correlated and len(term.columns) > 1
-        else _independent(term, sds, centred)
-    )
+    effects = _effects(term, sds, corr, centred)
     index = pm.Data(f"index_{group}", term.index.astype(np.int64), dims="obs")
     if len(term.columns) == 1 and np.all(term.Z == 1.0):
         return effects[index, 0]
@@ -126,45 +136,50 @@ def _random_part(term: RandomTerm, sds: tuple[Prior, ...], corr: LKJ, centred: b
     return (Z * effects[index]).sum(axis=1)
 
 
-def _independent(term: RandomTerm, sds: tuple[Prior, ...], centred: bool) -> Any:
+def term_scales(term: RandomTerm, sds: tuple[Prior, ...], corr: LKJ) -> tuple[Any, Any]:
+    """Standard deviations (K,) of a term with their priors, and the Cholesky factor (K, K).
+
+    The factor is None for a single column or independent ones.
+    """
     import pymc as pm
     import pytensor.tensor as pt
 
-    group, columns = term.name, f"{term.name}_term"
+    group, columns, K = term.name, f"{term.name}_term", len(term.columns)
+    correlated = term.correlated and K > 1
+    if correlated and len(set(sds)) == 1:
+        chol, matrix, sd = pm.LKJCholeskyCov(
+            f"chol_{group}",
+            n=K,
+            eta=corr.eta,
+            sd_dist=sds[0].pymc_dist(K),
+            store_in_trace=False,
+        )
+        pm.Deterministic(f"sd_{group}", sd, dims=columns)
+        pm.Deterministic(f"corr_{group}", matrix, dims=(columns, f"{columns}2"))
+        return sd, chol
     if len(set(sds)) == 1:
         sd = sds[0].pymc(f"sd_{group}", (columns,))
     else:
         each = [p.pymc(f"sd_{group}_{c}") for p, c in zip(sds, term.columns, strict=True)]
         sd = pm.Deterministic(f"sd_{group}", pt.stack(each), dims=columns)
-    if centred:
-        return pm.Normal(f"b_{group}", 0.0, sd, dims=(group, columns))
-    z = pm.Normal(f"z_{group}", 0.0, 1.0, dims=(group, columns))
-    return pm.Deterministic(f"b_{group}", z * sd, dims=(group, columns))
+    if not correlated:
+        return sd, None
+    # LKJCholeskyCov takes one distribution for all sds: with several, correlations alone.
+    # The value of LKJCorr is the Cholesky factor of the correlation matrix.
+    unit = pm.LKJCorr(f"chol_{group}", n=K, eta=corr.eta)
+    pm.Deterministic(f"corr_{group}", unit @ unit.T, dims=(columns, f"{columns}2"))
+    return sd, sd[:, None] * unit
 
 
-def _correlated(term: RandomTerm, sds: tuple[Prior, ...], corr: LKJ, centred: bool) -> Any:
+def _effects(term: RandomTerm, sds: tuple[Prior, ...], corr: LKJ, centred: bool) -> Any:
+    """The effects b of a term, (J, K)."""
     import pymc as pm
-    import pytensor.tensor as pt
 
-    group, columns, K = term.name, f"{term.name}_term", len(term.columns)
-    sd_prior = sds[0].pymc_dist(K)
-    if len(set(sds)) > 1:
-        # LKJCholeskyCov takes one distribution for all sds: sample correlations alone.
-        each = [p.pymc(f"sd_{group}_{c}") for p, c in zip(sds, term.columns, strict=True)]
-        sd = pm.Deterministic(f"sd_{group}", pt.stack(each), dims=columns)
-        unit = pm.LKJCorr(f"chol_{group}", n=K, eta=corr.eta)
-        chol = sd[:, None] * unit
-        pm.Deterministic(f"corr_{group}", unit @ unit.T, dims=(columns, f"{columns}2"))
-    else:
-        chol, matrix, sd = pm.LKJCholeskyCov(
-            f"chol_{group}", n=K, eta=corr.eta, sd_dist=sd_prior, store_in_trace=False
-        )
-        pm.Deterministic(f"sd_{group}", sd, dims=columns)
-        pm.Deterministic(f"corr_{group}", matrix, dims=(columns, f"{columns}2"))
+    group, dims = term.name, (term.name, f"{term.name}_term")
+    sd, chol = term_scales(term, sds, corr)
     if centred:
-        return pm.MvNormal(f"b_{group}", np.zeros(K), chol=chol, dims=(group, columns))
-    z = pm.Normal(f"z_{group}", 0.0, 1.0, dims=(group, columns))
-    return pm.Deterministic(f"b_{group}", z @ chol.T, dims=(group, columns))
-
-
-__all__ = ["build_pymc", "Priors"]
+        if chol is None:
+            return pm.Normal(f"b_{group}", 0.0, sd, dims=dims)
+        return pm.MvNormal(f"b_{group}", np.zeros(term.K), chol=chol, dims=dims)
+    z = pm.Normal(f"z_{group}", 0.0, 1.0, dims=dims)
+    return pm.Deterministic(f"b_{group}", z * sd if chol is None else z @ chol.T, dims=dims)

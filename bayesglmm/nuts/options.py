@@ -18,21 +18,29 @@ class NUTS:
 
     Attributes
     ----------
-    draws, tune, chains
-        Kept draws and warm-up iterations per chain, and the number of chains.
+    draws, chains
+        Kept draws per chain, and the number of chains.
+    tune
+        Warm-up iterations per chain. None takes 500 in Laplace coordinates, which need little,
+        and 1000 in plain ones.
     seed
         Makes the run reproducible, whatever the number of cores. None draws a fresh one, which
         the fit then reports.
     target_accept
         Target acceptance statistic in (0, 1); raise it against divergences.
+    coordinates
+        "laplace": the random effects and coefficients are sampled in coordinates taken from
+        the maximum-likelihood fit, in which their posterior is almost a standard normal;
+        "plain": as `Model.to_pymc()` writes them; "auto": laplace where that fit exists. It
+        changes the efficiency, never the posterior.
     centred
-        Parameterisation of the random effects: "auto" decides for each term from the
-        maximum-likelihood fit, True or False for all, or a mapping by term name. It changes
-        the efficiency, never the posterior.
+        Parameterisation of the random effects in plain coordinates: "auto" decides for each
+        term from the maximum-likelihood fit, True or False for all, or a mapping by term name.
+        Asking for one asks for plain coordinates.
     adaptation
         How warm-up learns the shape of the posterior (nutpie): "diag" scales each parameter,
         "low_rank" also follows the strongest correlations, whose cost grows fast with the
-        number of parameters; "auto" takes low_rank for small models.
+        number of parameters; "auto" takes low_rank for small models in plain coordinates.
     sampler
         "nutpie" (default) or "pymc".
     cores
@@ -47,10 +55,11 @@ class NUTS:
     """
 
     draws: int = 1000
-    tune: int = 1000
     chains: int = 4
+    tune: int | None = None
     seed: int | None = None
     target_accept: float = 0.9
+    coordinates: Literal["auto", "laplace", "plain"] = "auto"
     centred: Centring = "auto"
     adaptation: Literal["auto", "diag", "low_rank"] = "auto"
     sampler: Literal["nutpie", "pymc"] = "nutpie"
@@ -60,6 +69,8 @@ class NUTS:
     def __post_init__(self) -> None:
         for name in ("draws", "tune", "chains"):
             value = getattr(self, name)
+            if name == "tune" and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ChoiceError(f"{name}={value!r}: give a whole number of at least 1")
         if self.draws < 4:
@@ -72,6 +83,12 @@ class NUTS:
             raise ChoiceError(f"seed={self.seed!r}: give a whole number of at least 0, or None")
         if self.cores is not None and (not isinstance(self.cores, int) or self.cores < 1):
             raise ChoiceError(f"cores={self.cores!r}: give a whole number of at least 1, or None")
+        check_choice("coordinates", self.coordinates, ("auto", "laplace", "plain"))
+        if self.coordinates == "laplace" and self.centred != "auto":
+            raise ChoiceError(
+                f"centred={self.centred!r} is for plain coordinates; leave it out, or set "
+                'coordinates="plain"'
+            )
         check_choice("adaptation", self.adaptation, ("auto", "diag", "low_rank"))
         check_choice("sampler", self.sampler, ("nutpie", "pymc"))
         if isinstance(self.centred, str):

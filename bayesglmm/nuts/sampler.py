@@ -15,7 +15,9 @@ import numpy as np
 from bayesglmm.errors import BayesglmmError, BayesglmmWarning, ChoiceError, nearest
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import component_values, components, covariance_of
+from bayesglmm.nuts.coordinates import Coordinates, laplace_coordinates
 from bayesglmm.nuts.diagnostics import Diagnostics, diagnose
+from bayesglmm.nuts.laplace_model import build_in_coordinates
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.pymc_model import build_pymc
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _LOW_RANK_LIMIT = 100
 # A level's effect is sampled centred when the data determine more than this share of it.
 _RELIABILITY = 1.0 / 3.0
+
+_TUNE_LAPLACE, _TUNE_PLAIN = 500, 1000
 
 _STATISTICS = {
     "diverging": "diverging",
@@ -51,9 +55,9 @@ class Sampled:
     tree
         ArviZ DataTree with ``posterior``, ``sample_stats``, ``observed_data``.
     options
-        As asked for, with the seed that was used.
+        As asked for, with the seed, the coordinates and the warm-up that were used.
     centred
-        Parameterisation used for each random-effects term.
+        Parameterisation used for each random-effects term in plain coordinates.
     diagnostics
         What the run says of itself.
     compile_seconds, sample_seconds
@@ -70,6 +74,25 @@ class Sampled:
     def values(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Draws of one variable, (chains, draws, ...)."""
         return np.asarray(self.tree["posterior"][name].values, dtype=np.float64)
+
+
+def choose_coordinates(model: Model, options: NUTS) -> Coordinates | None:
+    """Laplace coordinates if asked for, or by default where they exist.
+
+    Raises
+    ------
+    ChoiceError
+        If they are asked for and do not exist for this model.
+    """
+    plain = options.coordinates == "plain" or options.centred != "auto"
+    found = None if plain else laplace_coordinates(model)
+    if found is None and options.coordinates == "laplace":
+        raise ChoiceError(
+            'coordinates="laplace" needs random effects (at most four columns a term, 1500 in '
+            "all) and a maximum-likelihood fit that converges without separation; use "
+            'coordinates="auto"'
+        )
+    return found
 
 
 def choose_centring(model: Model, options: NUTS) -> dict[str, bool]:
@@ -101,6 +124,8 @@ def choose_centring(model: Model, options: NUTS) -> dict[str, bool]:
     try:
         ml = maximum_likelihood(model.design, model.likelihood, ML())
     except (BayesglmmError, np.linalg.LinAlgError):
+        return dict.fromkeys(names, False)
+    if ml.outcome.redundant:  # the estimate says nothing of each term
         return dict.fromkeys(names, False)
     covariance = covariance_of(terms)
     values = component_values(covariance, ml.theta, ml.sigma)
@@ -135,13 +160,23 @@ def sample(model: Model, options: NUTS) -> Sampled:
         If the diagnostics say that the draws should not be trusted yet, with the remedy.
     """
     seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
-    centred = choose_centring(model, options)
     started = time.perf_counter()
+    coordinates = choose_coordinates(model, options)
+    centred = {} if coordinates else choose_centring(model, options)
+    options = replace(
+        options,
+        seed=seed,
+        coordinates="laplace" if coordinates else "plain",
+        tune=options.tune or (_TUNE_LAPLACE if coordinates else _TUNE_PLAIN),
+    )
     with warnings.catch_warnings():
         # PyTensor's advice on linking BLAS does not concern the numba backend used here.
         warnings.filterwarnings("ignore", message="PyTensor could not link to a BLAS")
         warnings.filterwarnings("ignore", category=FutureWarning)
-        pymc_model = build_pymc(model, centred)
+        if coordinates:
+            pymc_model = build_in_coordinates(model, coordinates)
+        else:
+            pymc_model = build_pymc(model, centred)
         run = _nutpie if options.sampler == "nutpie" else _pymc
         tree, compiled = run(pymc_model, options, seed)
     finished = time.perf_counter()
@@ -152,7 +187,7 @@ def sample(model: Model, options: NUTS) -> Sampled:
 
     return Sampled(
         tree,
-        replace(options, seed=seed),
+        options,
         centred,
         diagnostics,
         compiled - started,
@@ -187,6 +222,8 @@ def _nutpie(pymc_model: Any, options: NUTS, seed: int) -> tuple[Any, float]:
 def _adaptation(options: NUTS, size: int) -> str:
     if options.adaptation != "auto":
         return options.adaptation
+    if options.coordinates == "laplace":  # nothing is left to correlate
+        return "diag"
     return "low_rank" if size <= _LOW_RANK_LIMIT else "diag"
 
 

@@ -126,7 +126,7 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
         d = run.diagnostics
         lines.append(
             f"{fit.posterior.method}, {run.options.tune} warm-up, seed {run.options.seed} · "
-            f"{run.sample_seconds:.1f} s sampling"
+            f"{run.options.coordinates} coordinates, {run.sample_seconds:.1f} s sampling"
         )
         lines.append(
             f"divergences {d.divergences} · largest R-hat {d.r_hat[0]:.3f} ({d.r_hat[1]}) · "

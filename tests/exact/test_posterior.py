@@ -11,8 +11,13 @@ import pytest
 from scipy import stats
 
 import bayesglmm as bg
+from bayesglmm.design import RandomTerm
 from bayesglmm.model import Model
+from bayesglmm.nuts.coordinates import laplace_coordinates
+from bayesglmm.nuts.laplace_model import build_in_coordinates
 from bayesglmm.posterior.sampled import SampledPosterior
+
+KEPT = ("beta", "sd", "corr", "b", "sigma")
 
 
 def small_data(seed: int = 1) -> pl.DataFrame:
@@ -115,23 +120,103 @@ def test_pymc_log_density_is_the_models(name: str, centred: bool) -> None:
         jacobian = 0.0
         for term in model.design.random:
             sd, K = values[f"sd_{term.name}"], term.K
+            jacobian += cholesky_jacobian(term, values, "differ" in name)
             L = np.diag(sd)
-            correlated = term.correlated and K > 1
-            if correlated:
+            if term.correlated and K > 1:
                 R = values[f"corr_{term.name}"]
                 L = np.diag(sd) @ np.linalg.cholesky(R)
-                # LKJCholeskyCov's density is that of the Cholesky factor L = diag(sd) C of the
-                # covariance: R -> C gives prod C_kk^(K-k), and (sd_k, C_k) -> L_k gives
-                # C_kk / sd_k^(k-1) for each row (k from 1).
-                C = np.linalg.cholesky(R)
-                k = np.arange(1, K + 1)
-                if "differ" not in name:  # there pm.LKJCorr is used, whose density is that of R
-                    jacobian += float(np.sum((K - k + 1) * np.log(np.diag(C))))
-                    jacobian -= float(np.sum((k - 1) * np.log(sd)))
             if not centred:  # b = L z: the density of z is that of b times |L| per level
                 jacobian += term.J * float(np.sum(np.log(np.diag(L))))
         differences.append(float(logp(point)) - numpy_log_density(model, values) - jacobian)
     assert np.ptp(differences) < 1e-8
+
+
+def cholesky_jacobian(term: RandomTerm, values: Mapping[str, np.ndarray], own_sds: bool) -> float:
+    """log |d(sd, R) / d(variables)| of a correlated term: see the comments inside."""
+    sd, K = values[f"sd_{term.name}"], term.K
+    if not (term.correlated and K > 1) or own_sds:
+        return 0.0  # the variables are the sds themselves, and pm.LKJCorr's density is that of R
+    # LKJCholeskyCov's density is that of the Cholesky factor L = diag(sd) C of the covariance:
+    # R -> C gives prod C_kk^(K-k), and (sd_k, C_k) -> L_k gives C_kk / sd_k^(k-1), k from 1.
+    C = np.linalg.cholesky(values[f"corr_{term.name}"])
+    k = np.arange(1, K + 1)
+    return float(np.sum((K - k + 1) * np.log(np.diag(C))) - np.sum((k - 1) * np.log(sd)))
+
+
+CROSSED = {
+    "crossed": lambda d: bg.glmer("count ~ x + (x|g) + (1|h)", d, family="poisson"),
+    "observation level": lambda d: bg.glmer("count ~ x + (1|g) + (1|row)", d, family="poisson"),
+    "linear, independent": lambda d: bg.lmer("value ~ f + (0+f||g) + (1|h)", d),
+}
+
+
+@pytest.mark.parametrize("name", [n for n in [*MODELS, *CROSSED] if n != "no intercept"])
+def test_laplace_coordinates_give_the_same_posterior(name: str) -> None:
+    """Up to the Jacobian of (beta, b) in the coordinates, taken column by column."""
+    import pymc as pm
+
+    data = small_data().with_columns(
+        h=pl.Series([f"h{k % 7}" for k in range(60)]), row=pl.Series([str(k) for k in range(60)])
+    )
+    model = {**MODELS, **CROSSED}[name](data)
+    at = laplace_coordinates(model)
+    assert at is not None
+    pymc_model = build_in_coordinates(model, at)
+    logp = pymc_model.compile_logp(jacobian=False, mode="FAST_COMPILE")
+    variables = [*pymc_model.deterministics, *pymc_model.free_RVs]
+    named = {v.name: v for v in variables if v.name.split("_")[0] in KEPT}
+    outputs = pymc_model.replace_rvs_by_values(list(named.values()))
+    evaluate = pm.pytensorf.compile(
+        pymc_model.value_vars, outputs, mode="FAST_COMPILE", on_unused_input="ignore"
+    )
+
+    def values_at(point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(zip(named, evaluate(**point), strict=True))
+
+    def stacked(values: Mapping[str, np.ndarray]) -> np.ndarray:
+        parts = [values["beta"], *(values[f"b_{t.name}"].ravel() for t in model.design.random)]
+        return np.concatenate(parts)
+
+    rng = np.random.default_rng(5)
+    start = pymc_model.initial_point()
+    differences = []
+    for _ in range(3):
+        point = {k: v + 0.4 * rng.normal(size=np.shape(v)) for k, v in start.items()}
+        values = values_at(point)
+        origin = stacked(values_at({**point, "epsilon": np.zeros(at.size)}))
+        columns = [
+            stacked(values_at({**point, "epsilon": unit})) - origin for unit in np.eye(at.size)
+        ]
+        expected = numpy_log_density(model, values) + np.linalg.slogdet(np.array(columns))[1]
+        expected += sum(cholesky_jacobian(t, values, "differ" in name) for t in model.design.random)
+        differences.append(float(logp(point)) - expected)
+    assert np.ptp(differences) < 1e-7
+
+
+def test_coordinates_are_nearly_standard_normal() -> None:
+    """At the ML estimate the negative Hessian in the coordinates is close to the identity."""
+    data = small_data().with_columns(h=pl.Series([f"h{k % 7}" for k in range(60)]))
+    model = CROSSED["crossed"](data)
+    at = laplace_coordinates(model)
+    assert at is not None
+    pymc_model = build_in_coordinates(model, at)
+    gradient = pymc_model.compile_dlogp([pymc_model["epsilon"]], mode="FAST_COMPILE")
+    ml = model.fit().varcorr
+    start = pymc_model.initial_point()
+    sds = ml.filter(pl.col("kind") == "sd")["estimate"].to_numpy()
+    corr = float(ml.filter(pl.col("kind") == "corr")["estimate"][0])
+    chol = np.array([sds[0], sds[1] * corr, sds[1] * np.sqrt(1 - corr**2)])
+    chol[[0, 2]] = np.log(chol[[0, 2]])  # the diagonal is sampled on the log scale
+    point = {**start, "chol_g_cholesky-cov-packed__": chol, "sd_h_log__": np.log(sds[2:3])}
+    assert set(point) == set(start)
+    h = 1e-4
+    hessian = [
+        (gradient({**point, "epsilon": h * unit}) - gradient({**point, "epsilon": -h * unit}))
+        / (2 * h)
+        for unit in np.eye(at.size)
+    ]
+    values = np.linalg.eigvalsh(-np.array(hessian))
+    assert 0.7 < values.min() < values.max() < 1.4
 
 
 def grid_posterior(model: Model) -> dict[str, tuple[float, float]]:
