@@ -146,9 +146,7 @@ class Fit:
     @property
     def vcov(self) -> NDArray[np.float64]:
         """(p, p) covariance of the coefficients (of their draws for NUTS), link scale."""
-        beta = self.posterior.beta
-        cov = beta.cov if hasattr(beta, "cov") else np.cov(beta.flat(), rowvar=False)
-        return np.atleast_2d(np.asarray(cov, dtype=np.float64))
+        return self.posterior.beta.covariance()
 
     def to_arviz(self) -> Any:
         """The draws of a NUTS fit as an ArviZ DataTree with named dims and coords."""

@@ -165,13 +165,13 @@ def check_response(design: Design, family: Family) -> None:
         With the offending value and what to do.
     """
     response = design.response
-    if response.levels and family.name not in ("binomial", "bernoulli"):
+    if response.levels and not family.is_probability:
         raise DataError(
             f"response {response.name!r} is not numeric (levels {', '.join(response.levels)}), "
             f"which family={family.name!r} needs; use family='binomial' for a two-level response"
         )
     trials_given = bool(np.any(response.trials != 1.0))
-    if trials_given and family.name != "binomial":
+    if trials_given and not family.has_trials:
         raise DataError(
             f"a number of trials was given, but family={family.name!r} has none; use "
             "family='binomial'"

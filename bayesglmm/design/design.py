@@ -54,6 +54,8 @@ class Design:
         The kept rows, all columns.
     offset_column
         The column given as ``offset=``; empty for none or for an array.
+    offset_given
+        Whether ``offset=`` was an array, which new data cannot carry.
 
     Examples
     --------
@@ -75,6 +77,7 @@ class Design:
     fixed: FixedPart
     data: pl.DataFrame
     offset_column: str = ""
+    offset_given: bool = False
 
     @property
     def n(self) -> int:
@@ -107,8 +110,7 @@ class Design:
         Parameters
         ----------
         newdata
-            Anything `to_polars` reads, m rows. An offset given as an array cannot be looked up
-            and counts zero.
+            Anything `to_polars` reads, m rows.
 
         Returns
         -------
@@ -118,7 +120,7 @@ class Design:
         Raises
         ------
         DataError
-            For a missing column.
+            For a missing column, and for an offset given as an array: it has no value here.
 
         Examples
         --------
@@ -127,6 +129,11 @@ class Design:
         >>> d.offset_for({"n": [1.0]}).tolist()
         [0.0]
         """
+        if self.offset_given:
+            raise DataError(
+                "the offset was given as an array, so new data have none; put it in a column of "
+                "the data and give offset='that column'"
+            )
         frame = read(newdata).frame
         known = self.data.columns
         used = [v for e in self.formula.offsets for v in variables(e, known, self.formula.text)[1]]
@@ -230,6 +237,7 @@ def build(
         fixed=fixed,
         data=frame,
         offset_column=offset if isinstance(offset, str) else "",
+        offset_given=not isinstance(offset, str),
     )
 
 
@@ -356,14 +364,14 @@ def _offset(formula: Formula, frame: pl.DataFrame, name: str = "") -> NDArray[np
 
 
 def _check_weights(weights: NDArray[np.float64]) -> None:
-    if not np.isfinite(weights).all() or (weights < 0).any():
-        row = int(np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))[0])
-        raise DataError(
-            f"weights must be finite and not negative; row {row} of the rows used has "
-            f"{weights[row]:g}"
-        )
-    if not (weights > 0).any():
+    if not (weights != 0).any():
         raise DataError("every weight is zero")
+    if not np.isfinite(weights).all() or (weights <= 0).any():
+        row = int(np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))[0])
+        raise DataError(
+            f"weights must be finite and positive; row {row} of the rows used has "
+            f"{weights[row]:g}. Leave out rows that are not to count"
+        )
 
 
 def _refuse_aliased(X: NDArray[np.float64], names: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,16 @@ def _unit_deviance(y: Array, mu: Array) -> Array:
     )
 
 
+def _check_trials(w: Array, name: str) -> None:
+    """Half a trial has no binomial probability: the posterior could only round it away."""
+    off = np.abs(w - np.round(w)) > 1e-6 * np.maximum(1.0, w)
+    if np.any(off):
+        raise DataError(
+            f"response {name!r}: trials (or weights) must be whole numbers for "
+            f"family='binomial' and 'bernoulli'; found {w[off][0]:g}"
+        )
+
+
 def _check(y: Array, w: Array, name: str) -> None:
     if np.any((y < 0) | (y > 1)):
         bad = y[(y < 0) | (y > 1)][0]
@@ -52,6 +63,7 @@ def _check(y: Array, w: Array, name: str) -> None:
             f"proportions in [0, 1]; found {bad:g}. For counts of successes give "
             "trials=, or write cbind(successes, failures) on the left of the formula."
         )
+    _check_trials(w, name)
     successes = w * y
     off = np.abs(successes - np.round(successes)) > 1e-6 * np.maximum(1.0, w)
     if np.any(off):
@@ -63,6 +75,7 @@ def _check(y: Array, w: Array, name: str) -> None:
 
 
 def _check_bernoulli(y: Array, w: Array, name: str) -> None:
+    _check_trials(w, name)
     off = (y != 0) & (y != 1)
     if np.any(off):
         raise DataError(
@@ -96,7 +109,11 @@ BINOMIAL = Family(
     links=("logit", "probit", "cloglog", "log", "identity"),
     canonical="logit",
     has_scale=False,
-    response_column=dict.fromkeys(("logit", "probit", "cloglog", "log", "identity"), "prob"),
+    is_probability=True,
+    has_trials=True,
+    response_column=MappingProxyType(
+        dict.fromkeys(("logit", "probit", "cloglog", "log", "identity"), "prob")
+    ),
     log_density=_log_density,
     derivatives=_derivatives,
     scale_derivatives=no_scale,

@@ -6,7 +6,7 @@ To add a family, write one such record and list it in `registry.py`; the laws in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class Family:
         Name of the canonical link, for which observed and expected information agree.
     has_scale
         Whether there is a scale sigma to estimate (standard deviation, response scale).
+    is_probability
+        Whether the mean is a probability: a response may have two levels, and predictors may
+        separate them.
+    has_trials
+        Whether a row may stand for several trials.
     response_column
         emmeans' column name for a mean on the response scale.
     log_density
@@ -61,7 +66,9 @@ class Family:
     links: tuple[str, ...]
     canonical: str
     has_scale: bool
-    response_column: dict[str, str]
+    is_probability: bool
+    has_trials: bool
+    response_column: Mapping[str, str]
     log_density: Callable[[Link, Array, Array, Array, float], Array]
     derivatives: Callable[[Link, Array, Array, Array, float], tuple[Array, Array, Array]]
     scale_derivatives: Callable[[Link, Array, Array, Array, float], tuple[Array, Array, Array]]
@@ -90,6 +97,20 @@ class Likelihood:
     link: Link
     y: Array
     w: Array
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether this is least squares: Gaussian with the identity link."""
+        return self.family.has_scale and self.link.name == self.family.canonical == "identity"
+
+    def inside(self) -> float:
+        """The weighted mean of y, moved off the ends of the mean's range."""
+        mean, total = float(np.average(self.y, weights=self.w)), float(self.w.sum())
+        if self.family.is_probability:
+            return (mean * total + 0.5) / (total + 1.0)
+        if self.link.name == "log":
+            return max(mean, 1e-3 * (float(np.max(np.abs(self.y))) + 1.0))
+        return mean
 
     def log_density(self, eta: Array, sigma: float = 1.0) -> Array:
         """(n,) log p(y_i | eta_i), constants included."""

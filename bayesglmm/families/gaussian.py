@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,9 @@ GAUSSIAN = Family(
     links=("identity", "log"),
     canonical="identity",
     has_scale=True,
-    response_column={"identity": "emmean", "log": "response"},
+    is_probability=False,
+    has_trials=False,
+    response_column=MappingProxyType({"identity": "emmean", "log": "response"}),
     log_density=_log_density,
     derivatives=_derivatives,
     scale_derivatives=_scale_derivatives,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,9 @@ POISSON = Family(
     links=("log", "identity"),
     canonical="log",
     has_scale=False,
-    response_column={"log": "rate", "identity": "rate"},
+    is_probability=False,
+    has_trials=False,
+    response_column=MappingProxyType({"log": "rate", "identity": "rate"}),
     log_density=_log_density,
     derivatives=_derivatives,
     scale_derivatives=no_scale,

@@ -11,7 +11,7 @@ from bayesglmm.families.gaussian import GAUSSIAN
 from bayesglmm.families.links import LINKS, Link
 from bayesglmm.families.poisson import POISSON
 
-BERNOULLI = replace(BINOMIAL, name="bernoulli", check=_check_bernoulli)
+BERNOULLI = replace(BINOMIAL, name="bernoulli", has_trials=False, check=_check_bernoulli)
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (GAUSSIAN, BINOMIAL, BERNOULLI, POISSON)

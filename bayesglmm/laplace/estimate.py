@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
-from bayesglmm.laplace.blocks import Array
+from bayesglmm.laplace.blocks import Array, Integers
 from bayesglmm.laplace.outcome import Outcome
+
+EffectVariance = Callable[[Sequence[tuple[Integers, Array]]], Array]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,9 @@ class Estimate:
         (J_f, K_f) conditional modes b of every term, link scale.
     mode_cov
         (J_f, K_f, K_f) conditional covariances of b given the parameters (lme4's condVar).
+    effect_variance
+        ((index, Z) of every term, m rows) -> (m,) variance of sum_f z_f'b_f given the
+        parameters, covariances between terms included.
     coef_map
         (J_f, K_f, p) sensitivity -db/dbeta: b given beta moves by -coef_map (beta - beta_hat).
     vcov_slopes, scale_cov
@@ -56,6 +63,7 @@ class Estimate:
     component_cov: Array
     modes: tuple[Array, ...]
     mode_cov: tuple[Array, ...]
+    effect_variance: EffectVariance
     coef_map: tuple[Array, ...]
     vcov_slopes: Array
     scale_cov: Array
@@ -64,6 +72,13 @@ class Estimate:
     loglik: float
     n_parameters: int
     outcome: Outcome
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            for array in value if isinstance(value, tuple) else (value,):
+                if isinstance(array, np.ndarray):
+                    array.setflags(write=False)
 
     def degrees_of_freedom(self, L: Array) -> Array:
         """(m,) degrees of freedom of each row of L beta.
@@ -79,3 +94,23 @@ class Estimate:
         with np.errstate(divide="ignore", invalid="ignore"):
             df = 2.0 * variance**2 / spread
         return np.asarray(np.where(np.isfinite(df) & (df > 0), df, np.inf))
+
+    def for_columns(self, R: Array) -> Estimate:
+        """The estimate in terms of the columns X = Q R, when this one is in terms of Q."""
+
+        def carried(cov: Array) -> Array:
+            half = solve_triangular(R, cov)
+            return np.asarray(solve_triangular(R, half.T))
+
+        # REML integrates over beta: its density changes with the volume of X.
+        volume = float(np.sum(np.log(np.abs(np.diag(R))))) if self.method == "REML" else 0.0
+        return replace(
+            self,
+            beta=solve_triangular(R, self.beta),
+            vcov=carried(self.vcov),
+            coef_map=tuple(C @ R for C in self.coef_map),
+            vcov_slopes=np.array([carried(S) for S in self.vcov_slopes]).reshape(
+                self.vcov_slopes.shape
+            ),
+            loglik=self.loglik - volume,
+        )

@@ -22,7 +22,12 @@ from bayesglmm.laplace.optimise import hessian, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pirls import scale_down, scale_up
 from bayesglmm.laplace.quadrature import adaptive
-from bayesglmm.laplace.standardise import coefficient_map, mode_covariance, standardised
+from bayesglmm.laplace.standardise import (
+    coefficient_map,
+    effect_variance,
+    mode_covariance,
+    standardised,
+)
 
 _START = 1.0  # sd of the (standardised) random effects at the start; lme4's start
 
@@ -119,6 +124,7 @@ def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Es
         component_cov=component_cov,
         modes=tuple(scale_up(transforms, scale_up(modes.factor.lambdas, modes.u))),
         mode_cov=mode_covariance(modes.factor, transforms, 1.0),
+        effect_variance=effect_variance(modes.factor, transforms, 1.0),
         coef_map=coefficient_map(modes.factor, transforms, ux),
         vcov_slopes=np.zeros((0, p, p)),
         scale_cov=np.zeros((0, 0)),

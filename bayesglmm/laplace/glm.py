@@ -40,13 +40,7 @@ class GLMSolution:
 
 def _start(X: Array, offset: Array, likelihood: Likelihood) -> Array:
     """Coefficients that put every eta near g(weighted mean of y), a feasible point."""
-    y, w = likelihood.y, likelihood.w
-    mean = float(np.average(y, weights=w))
-    if likelihood.family.name in ("binomial", "bernoulli"):
-        mean = (mean * w.sum() + 0.5) / (w.sum() + 1.0)
-    elif likelihood.link.name == "log":
-        mean = max(mean, 1e-3 * (float(np.max(np.abs(y))) + 1.0))
-    target = np.full(len(y), float(likelihood.link.link(np.array(mean)))) - offset
+    target = float(likelihood.link.link(np.array(likelihood.inside()))) - offset
     return np.asarray(np.linalg.lstsq(X, target, rcond=None)[0])
 
 

@@ -26,7 +26,7 @@ _EXTREME_ETA = 15.0  # a fitted probability of 1 - 3e-7: the data are (quasi-)se
 
 
 def separation_notes(likelihood: Likelihood, eta: Array) -> tuple[str, ...]:
-    if likelihood.family.name not in ("binomial", "bernoulli"):
+    if not likelihood.family.is_probability:
         return ()
     if likelihood.link.name in ("log", "identity") or np.max(np.abs(eta), initial=0) < _EXTREME_ETA:
         return ()

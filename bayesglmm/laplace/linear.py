@@ -26,7 +26,12 @@ from bayesglmm.laplace.pls import (
     linear_problem,
     penalised_least_squares,
 )
-from bayesglmm.laplace.standardise import coefficient_map, mode_covariance, standardised
+from bayesglmm.laplace.standardise import (
+    coefficient_map,
+    effect_variance,
+    mode_covariance,
+    standardised,
+)
 
 _START = 1.0  # sd of the random effects at the start, relative to sigma; lme4's start
 
@@ -82,6 +87,7 @@ def linear_mixed(design: Design, likelihood: Likelihood, options: ML) -> Estimat
         component_cov=component_cov,
         modes=tuple(scale_up(transforms, b)),
         mode_cov=mode_covariance(at.factor, transforms, sigma),
+        effect_variance=effect_variance(at.factor, transforms, sigma),
         coef_map=coefficient_map(at.factor, transforms, at.ux),
         vcov_slopes=np.zeros((0, design.p, design.p)) if asymptotic else slopes,
         scale_cov=np.zeros((0, 0)) if asymptotic else scale_cov,

@@ -14,7 +14,7 @@ class Outcome:
     converged
         Whether the gradient vanished.
     gradient_norm
-        Largest gradient entry, in units of one standard error of that parameter.
+        Largest gradient entry (for a model without random effects, the Newton decrement).
     evaluations
         Evaluations of the objective with its gradient.
     trace

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from bayesglmm.design import Design
-from bayesglmm.laplace.blocks import Array, Factor, Layout, inverse_blocks, inverse_trailing
+from bayesglmm.laplace.blocks import (
+    Array,
+    Factor,
+    Integers,
+    Layout,
+    inverse_blocks,
+    inverse_trailing,
+    leverages,
+)
+from bayesglmm.laplace.estimate import EffectVariance
 
 
 def standardised(layout: Layout, design: Design) -> tuple[Layout, tuple[Array, ...]]:
@@ -42,6 +52,20 @@ def mode_covariance(
     return tuple(
         sigma**2 * (lift @ block @ lift.T) for lift, block in zip(lifts, blocks, strict=True)
     )
+
+
+def effect_variance(factor: Factor, transforms: tuple[Array, ...], sigma: float) -> EffectVariance:
+    """Variance of sum_f z_f'b_f at any rows: their leverages."""
+
+    def variance(groups: Sequence[tuple[Integers, Array]]) -> Array:
+        layout = replace(
+            factor.layout,
+            index=tuple(index for index, _ in groups),
+            Z=tuple(Z @ T for (_, Z), T in zip(groups, transforms, strict=True)),
+        )
+        return sigma**2 * leverages(replace(factor, layout=layout), inverse_trailing(factor))
+
+    return variance
 
 
 def coefficient_map(

@@ -103,7 +103,10 @@ def laplace_coordinates(model: Model) -> Coordinates | None:
         return None
     if any("infinite" in note for note in ml.outcome.notes):
         return None
-    return _from_estimate(model, ml)
+    try:
+        return _from_estimate(model, ml)
+    except np.linalg.LinAlgError:  # covariates so badly scaled that a factor is lost
+        return None
 
 
 def _from_estimate(model: Model, ml: Estimate) -> Coordinates:

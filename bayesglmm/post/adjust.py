@@ -60,7 +60,8 @@ def adjusted_p(adjust: str, statistic: Array, df: Array, n_means: int) -> Array:
         finite, q = np.minimum(df, _LARGE_DF), np.abs(statistic) * np.sqrt(2.0)
         return np.asarray(studentized_range.sf(q, n_means, finite))
     if adjust == "sidak":
-        return np.asarray(-np.expm1(m * np.log1p(-p)))
+        with np.errstate(divide="ignore"):  # p = 1 stays 1
+            return np.asarray(-np.expm1(m * np.log1p(-p)))
     if adjust == "bonferroni":
         return np.minimum(1.0, m * p)
     order = np.argsort(p)

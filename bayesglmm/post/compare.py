@@ -6,6 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from bayesglmm.errors import ChoiceError
@@ -123,6 +124,7 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
                 "compare needs fits of the same model: "
                 f"{fits[0].model.formula!r} and {fit.model.formula!r} have different parameters"
             )
+        _same_data(fits[0], fit)
     columns: dict[str, Any] = first.to_dict()
     for name, frame in zip(names, frames, strict=True):
         columns |= {f"{name}_{c}": frame.get_column(c) for c in _NUMBERS}
@@ -135,6 +137,21 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
     note += f". Coefficients: {scale(fits[0])}. "
     note += f"shift: difference from {names[0]} in its standard errors."
     return Comparison(names, methods, table(columns, note))
+
+
+def _same_data(one: Fit, other: Fit) -> None:
+    """Refuse fits whose coefficients mean different things."""
+    a, b = one.model, other.model
+    if (a.family.name, a.link.name) != (b.family.name, b.link.name):
+        raise ChoiceError(
+            f"compare needs one family and link; got {a.family.name} ({a.link.name}) and "
+            f"{b.family.name} ({b.link.name})"
+        )
+    if a.design.n != b.design.n or not np.array_equal(a.design.y, b.design.y):
+        raise ChoiceError(
+            f"compare needs fits of the same data; {a.design.n} and {b.design.n} rows were used, "
+            "or their responses differ"
+        )
 
 
 def _names(fits: tuple[Fit, ...]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import to_polars
@@ -79,7 +80,7 @@ def predict(
             if np.any(index < 0):
                 row = int(np.flatnonzero(index < 0)[0])
                 raise DataError(
-                    f"newdata row {row}: a level of {term.factor!r} that the fit has not seen; "
+                    f"newdata row {row}: {term.factor!r} is missing or not a level of the fit; "
                     're="zero" predicts for a typical group'
                 )
     if re == "zero":
@@ -92,9 +93,10 @@ def predict(
         for name, values in columns.items():
             whole[name][design.rows] = values
         columns = whole
-    out = table(columns, caption(fit, f"Predictions (re={re!r})", f"{type} scale", interval))
-    filled = out.fill_nan(None)
-    return table(filled.to_dict(), out.caption)
+    return table(
+        {name: pl.Series(values).fill_nan(None) for name, values in columns.items()},
+        caption(fit, f"Predictions (re={re!r})", f"{type} scale", interval),
+    )
 
 
 def _columns(
@@ -116,14 +118,14 @@ def _columns(
     assert isinstance(fit.posterior, MLPosterior)
     at = fit.posterior.estimate
     eta = X @ at.beta + offset
-    # eta - eta_hat = (x - sum_f C_f' z_f)'(beta - beta_hat) + sum_f z_f' e_f; the errors e_f of
-    # different terms are taken as independent given the parameters.
-    sensitivity, conditional = X.copy(), np.zeros(len(eta))
+    # eta - eta_hat = (x - sum_f C_f' z_f)'(beta - beta_hat) + sum_f z_f' e_f
+    sensitivity = X.copy()
+    conditional = at.effect_variance(groups) if groups else np.zeros(len(eta))
     for f, (index, Z) in enumerate(groups):
         eta = eta + np.einsum("nk,nk->n", Z, at.modes[f][index])
         sensitivity -= np.einsum("nk,nkp->np", Z, at.coef_map[f][index])
-        conditional += np.einsum("nk,nkl,nl->n", Z, at.mode_cov[f][index], Z)
-    se = np.sqrt(np.einsum("np,pq,nq->n", sensitivity, at.vcov, sensitivity) + conditional)
+    fixed = np.einsum("np,pq,nq->n", sensitivity, at.vcov, sensitivity)
+    se = np.sqrt(np.maximum(fixed, 0.0) + conditional)
     df = at.degrees_of_freedom(X) if not groups else np.full(len(eta), np.inf)
     half = critical_value(df, level) * se
     low, high = eta - half, eta + half

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import polars as pl
 
 from bayesglmm.errors import check_choice
 from bayesglmm.post.predict import predict
@@ -68,4 +69,4 @@ def residuals(fit: Fit, type: Literal["pearson", "deviance", "response"] = "pear
     whole = np.full(design.n_rows, np.nan)
     whole[design.rows] = values
     caption = f"Residuals, {type}: {_MEANING[type]} · {fit.method}"
-    return table({"residual": table({"r": whole}, "").get_column("r").fill_nan(None)}, caption)
+    return table({"residual": pl.Series(whole).fill_nan(None)}, caption)

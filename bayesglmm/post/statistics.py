@@ -62,14 +62,9 @@ def statistics(fit: Fit) -> Table:
             ],
             "df_null": [n - int("(Intercept)" in design.names)],
         }
-    if likelihood_has_scale(fit):
+    if fit.model.family.has_scale:
         row["sigma"] = [at.sigma]
     return table(row, f"Fit statistics · {at.method}")
-
-
-def likelihood_has_scale(fit: Fit) -> bool:
-    """Whether the model has a residual standard deviation."""
-    return fit.model.family.has_scale
 
 
 def _null_deviance(offset: np.ndarray, likelihood: Likelihood, intercept: bool) -> float:

@@ -145,7 +145,7 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
 
 
 def _title(fit: Fit) -> str:
-    linear = fit.model.family.name == "gaussian" and fit.model.link.name == "identity"
+    linear = fit.model.likelihood.is_linear
     mixed = "mixed " if fit.model.design.random else ""
     kind = f"{'Linear' if linear else 'Generalised linear'} {mixed}model"
     if isinstance(fit.posterior, SampledPosterior):

@@ -140,6 +140,7 @@ def ranef(fit: Fit, *, level: float = 0.95) -> Table:
         summaries), link scale, one row per level and column of each grouping factor.
     """
     level = check_level(level)
+    _needs_groups(fit, "ranef")
     frames = []
     for f, term in enumerate(fit.model.design.random):
         frames.append(
@@ -152,7 +153,6 @@ def ranef(fit: Fit, *, level: float = 0.95) -> Table:
                 }
             )
         )
-    _needs_groups(fit, "ranef")
     return table(
         pl.concat(frames).to_dict(),
         caption(fit, "Random effects", scale(fit), fit.posterior.effect_interval(level)),

@@ -41,6 +41,10 @@ class Draws:
         """(chains * draws, m)."""
         return self.values.reshape(-1, self.values.shape[-1])
 
+    def covariance(self) -> Array:
+        """(m, m) covariance of the draws."""
+        return np.atleast_2d(np.cov(self.flat(), rowvar=False))
+
     def summary(self, level: float = 0.95) -> dict[str, Array]:
         """Posterior mean, sd, highest-density interval and diagnostics of each quantity.
 

@@ -39,6 +39,10 @@ class Gaussian:
         """The distribution of ``L @ parameters`` for L (k, m)."""
         return Gaussian(L @ self.mean, L @ self.cov @ L.T, lambda M: self.degrees(M @ L))
 
+    def covariance(self) -> Array:
+        """(m, m) covariance."""
+        return self.cov
+
     def summary(self, level: float = 0.95) -> dict[str, Array]:
         """Columns estimate, std_error, conf_low, conf_high, t_stat|z_stat, df, p_value."""
         std_error = np.sqrt(np.diag(self.cov))

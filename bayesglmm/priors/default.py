@@ -5,7 +5,8 @@ wide enough to say little, narrow enough to keep every model proper. With s_y th
 response for the Gaussian identity model and 1 on the link scale otherwise:
 
 - intercept, at the mean of the covariates: Normal(g(mean y), 2.5 s_y);
-- slopes: Normal(0, 2.5 s_y / s_x), s_x the sd of that column of X;
+- slopes: Normal(0, 2.5 s_y / s_x), s_x the sd of that column of X; without an intercept both
+  are root mean squares about zero, because coefficients then carry the level of the response;
 - sds of random effects and the residual sd: HalfStudentT(3, 2.5 s_y);
 - correlations: LKJ(2).
 """
@@ -61,23 +62,25 @@ class Priors:
 
 def default_priors(design: Design, likelihood: Likelihood) -> Priors:
     """The documented defaults for a design."""
-    y, w = likelihood.y, likelihood.w
+    y = likelihood.y
     spread = float(np.std(y, ddof=1)) if len(y) > 1 else 1.0
-    linear = likelihood.family.name == "gaussian" and likelihood.link.name == "identity"
-    s_y = (spread if spread > 0 else 1.0) if linear else 1.0
-    mean = float(np.average(y, weights=w))
-    if likelihood.family.name in ("binomial", "bernoulli"):
-        mean = (mean * w.sum() + 0.5) / (w.sum() + 1.0)  # keeps logit(mean) finite
-    elif likelihood.link.name == "log":
-        mean = max(mean, 1e-3)
-    centre = float(likelihood.link.link(np.array(mean))) - float(np.mean(design.offset))
+    s_y = (spread if spread > 0 else 1.0) if likelihood.is_linear else 1.0
+    centre = float(likelihood.link.link(np.array(likelihood.inside()))) - float(
+        np.mean(design.offset)
+    )
     s_x = np.std(design.X, axis=0, ddof=1) if design.n > 1 else np.ones(design.p)
+    s_b = s_y
+    if INTERCEPT not in design.names:
+        # Coefficients then carry the level of the response too (cell means, lines through zero):
+        # both spreads are taken about zero.
+        s_x = np.sqrt(np.mean(design.X**2, axis=0))
+        s_b = float(np.hypot(s_y, centre))
     coefficients: list[Prior] = []
     for name, scale in zip(design.names, s_x, strict=True):
         if name == INTERCEPT:
             coefficients.append(Normal(centre, 2.5 * s_y))
         else:
-            coefficients.append(Normal(0.0, 2.5 * s_y / (float(scale) if scale > 0 else 1.0)))
+            coefficients.append(Normal(0.0, 2.5 * s_b / (float(scale) if scale > 0 else 1.0)))
     half = HalfStudentT(3.0, 2.5 * s_y)
     return Priors(
         tuple(coefficients),
