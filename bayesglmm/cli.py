@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -100,7 +100,7 @@ def run(
         chosen = [
             read_entry(find_entry(n)) for n in (entry_names() if everything else entries or [])
         ]
-        console = Console()
+        console = _console()
         runs = []
         for entry in chosen:
             with console.status("") as status:
@@ -228,20 +228,40 @@ def fit(
             factors=[name.strip() for item in factors or [] for name in item.split(",")],
             priors=priors,
         )
-        console = Console()
+        console = _console()
         with console.status(describe(how)):
             fitted = _fit(what, how)
         show_summary(console, fitted, exponentiate=exponentiate)
+        means: dict[str, pl.DataFrame] = {}
         if emmeans:
-            check_choice("--type", scale, ("response", "link"))
             wanted: Any = scale
-            found = fitted.emmeans(emmeans, contrasts=contrast or None, type=wanted)
+            means["emmeans"] = fitted.emmeans(emmeans, type=wanted)
+            if contrast:
+                means["contrasts"] = fitted.emmeans(emmeans, contrasts=contrast, type=wanted)
+        for name, frame in means.items():
             console.print()
-            show_frame(console, f"Marginal means: {emmeans}", found)
+            title = "Marginal means" if name == "emmeans" else f"Contrasts ({contrast})"
+            show_frame(console, f"{title}: {emmeans}", frame)
         if save is not None:
+            asked = {
+                "weights": weights,
+                "offset": offset,
+                "trials": trials,
+                "factors": factors or [],
+                "contrasts": contrasts or [],
+                "priors": priors,
+                "emmeans": emmeans,
+                "contrast": contrast,
+            }
             with console.status(f"saving {save}"):
-                _save(fitted, save, data, exponentiate)
+                _save(fitted, save, {"data": data, **asked}, exponentiate, means)
             console.print(f"[dim]Saved in[/] {save}")
+
+
+def _console() -> Console:
+    """The terminal, or, where output goes to a file or a pipe, lines wide enough for tables."""
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=120)
 
 
 def _plain(text: str) -> str:
@@ -311,7 +331,13 @@ def _check_target(folder: Path, force: bool) -> None:
         raise ChoiceError(f"--save {str(folder)!r} is not empty; give --force to replace it")
 
 
-def _save(fitted: Fit, folder: Path, data: str, exponentiate: bool) -> None:
+def _save(
+    fitted: Fit,
+    folder: Path,
+    asked: Mapping[str, object],
+    exponentiate: bool,
+    means: Mapping[str, pl.DataFrame],
+) -> None:
     """Write the results beside the folder, then rename: a half-written folder cannot appear."""
     folder = folder.absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -319,7 +345,7 @@ def _save(fitted: Fit, folder: Path, data: str, exponentiate: bool) -> None:
     fresh, old = scratch / "new", scratch / "old"
     try:
         fresh.mkdir()
-        _write(fitted, fresh, data, exponentiate)
+        _write(fitted, fresh, asked, exponentiate, means)
         if folder.exists():
             os.rename(folder, old)
         try:
@@ -332,11 +358,17 @@ def _save(fitted: Fit, folder: Path, data: str, exponentiate: bool) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(fitted: Fit, folder: Path, data: str, exponentiate: bool) -> None:
+def _write(
+    fitted: Fit,
+    folder: Path,
+    asked: Mapping[str, object],
+    exponentiate: bool,
+    means: Mapping[str, pl.DataFrame],
+) -> None:
     from bayesglmm.posterior.ml import MLPosterior
 
     design = fitted.model.design
-    tables = {"params": fitted.params}
+    tables: dict[str, pl.DataFrame] = {"params": fitted.params, **means}
     if design.random or fitted.model.family.has_scale:
         tables["varcorr"] = fitted.varcorr
     if design.random:
@@ -350,7 +382,7 @@ def _write(fitted: Fit, folder: Path, data: str, exponentiate: bool) -> None:
     (folder / "summary.txt").write_text(text + "\n", encoding="utf-8")
     if sampled:
         _write_draws(fitted, folder)
-    spec = json.dumps(_spec(fitted, data, sampled), indent=2, ensure_ascii=False, default=str)
+    spec = json.dumps(_spec(fitted, asked, sampled), indent=2, ensure_ascii=False, default=str)
     (folder / "spec.json").write_text(spec + "\n", encoding="utf-8")
 
 
@@ -370,7 +402,7 @@ def _write_draws(fitted: Fit, folder: Path) -> None:
             tree.to_zarr(folder / "draws.zarr")
 
 
-def _spec(fitted: Fit, data: str, sampled: bool) -> dict[str, Any]:
+def _spec(fitted: Fit, asked: Mapping[str, object], sampled: bool) -> dict[str, Any]:
     """What was fitted, how, and with which versions."""
     model, design = fitted.model, fitted.model.design
     options = fitted.posterior.run.options if hasattr(fitted.posterior, "run") else fitted.estimator
@@ -386,7 +418,7 @@ def _spec(fitted: Fit, data: str, sampled: bool) -> dict[str, Any]:
         "formula": model.formula,
         "family": model.family.name,
         "link": model.link.name,
-        "data": data,
+        **asked,
         "rows": design.n,
         "rows_dropped": design.dropped,
         "method": fitted.method,

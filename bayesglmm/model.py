@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bayesglmm.design import Design
-from bayesglmm.errors import DataError, OptionError, check_choice, nearest
+from bayesglmm.errors import BayesglmmWarning, DataError, OptionError, check_choice, nearest
 from bayesglmm.families import Family, Likelihood, Link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts.options import NUTS, Centring
@@ -142,6 +143,11 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     """Fit a model by an estimator value: ``fit(model, NUTS(draws=2000, seed=1))``.
 
     A method's name stands for that estimator with its defaults. Raises as :meth:`Model.fit`.
+
+    Warns
+    -----
+    BayesglmmWarning
+        If the fit is singular, separated, not identified or has not converged, with the remedy.
     """
     method = estimator(method, {})
     from bayesglmm.fit import Fit
@@ -150,6 +156,8 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
 
     if isinstance(method, ML):
         estimate = maximum_likelihood(model.design, model.likelihood, method)
+        if estimate.outcome.notes:
+            warnings.warn("\n".join(estimate.outcome.notes), BayesglmmWarning, stacklevel=3)
         return Fit(model, method, MLPosterior(model.design, estimate))
     from bayesglmm.nuts.sampler import sample
 
@@ -175,6 +183,11 @@ def check_response(design: Design, family: Family) -> None:
         raise DataError(
             f"a number of trials was given, but family={family.name!r} has none; use "
             "family='binomial'"
+        )
+    if design.random and design.n > 1 and np.ptp(response.y) == 0.0:
+        raise DataError(
+            f"response {response.name!r} is constant ({response.y[0]:g}): random effects cannot "
+            "be estimated from it; check the response"
         )
     family.check(response.y, design.weights * response.trials, response.name)
 

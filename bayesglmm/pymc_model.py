@@ -48,12 +48,21 @@ def build_pymc(model: Model, centred: Mapping[str, bool]) -> Any:
     return pymc_model
 
 
+# Names that PyMC, ArviZ or this model use for something else.
+_TAKEN = {"obs", "coef", "slope", "chain", "draw", "beta", "sigma", "slopes", "epsilon", "y", "X"}
+
+
+def level_dim(term: RandomTerm) -> str:
+    """The dimension of a term's levels: its name, or ``<name>_level`` where that is taken."""
+    return f"{term.name}_level" if term.name in _TAKEN else term.name
+
+
 def coordinates_of(model: Model) -> dict[str, Any]:
     """The named coordinates: rows, coefficients, levels and columns of every term."""
     design = model.design
     coords: dict[str, Any] = {"obs": np.asarray(design.rows), "coef": list(design.names)}
     for term in design.random:
-        coords[term.name] = list(term.levels)
+        coords[level_dim(term)] = list(term.levels)
         coords[f"{term.name}_term"] = list(term.columns)
         coords[f"{term.name}_term2"] = list(term.columns)
     return coords
@@ -175,7 +184,7 @@ def _effects(term: RandomTerm, sds: tuple[Prior, ...], corr: LKJ, centred: bool)
     """The effects b of a term, (J, K)."""
     import pymc as pm
 
-    group, dims = term.name, (term.name, f"{term.name}_term")
+    group, dims = term.name, (level_dim(term), f"{term.name}_term")
     sd, chol = term_scales(term, sds, corr)
     if centred:
         if chol is None:

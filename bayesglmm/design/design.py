@@ -237,7 +237,7 @@ def build(
         fixed=fixed,
         data=frame,
         offset_column=offset if isinstance(offset, str) else "",
-        offset_given=not isinstance(offset, str),
+        offset_given=offset is not None and not isinstance(offset, str),
     )
 
 
@@ -267,6 +267,8 @@ def _roles(
 
 def _given(role: str, value: object, frame: pl.DataFrame) -> pl.Series | str | None:
     """A column's name, or the values themselves; None for neither."""
+    if value is None:
+        return None
     if isinstance(value, str):
         if not value:
             return None

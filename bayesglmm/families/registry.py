@@ -50,7 +50,8 @@ def find_link(family: Family, name: str = "default") -> Link:
     """
     if name == "default":
         return LINKS[family.links[0]]
-    check_choice("link", name, tuple(LINKS))
+    if name not in LINKS:
+        check_choice("link", name, family.links)
     if name not in family.links:
         raise ChoiceError(
             f"link={name!r} is not available for family={family.name!r}; choose one of "

@@ -61,11 +61,11 @@ def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Es
 
     def objective(x: Array) -> tuple[float, Array]:
         if np.max(np.abs(x[:k])) > 1e4:
-            return -np.inf, np.zeros_like(x)
+            return -np.inf, np.full_like(x, np.nan)
         try:
             value = evaluate(x)
         except (np.linalg.LinAlgError, FloatingPointError):
-            return -np.inf, np.zeros_like(x)
+            return -np.inf, np.full_like(x, np.nan)
         parts = [value.theta, root.T @ value.beta]
         if has_scale:
             parts.append(np.array([value.log_sigma]))
@@ -101,6 +101,9 @@ def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Es
     else:
         block = slice(k, k + p)
         vcov = root @ everything[block, block] @ root.T
+    separated = separation_notes(likelihood, design.X @ beta)
+    if separated:  # the likelihood is flat towards infinity: there is no curvature to read
+        vcov = np.full_like(vcov, np.nan)
     outcome, component_cov = judge(
         design,
         covariance,
@@ -110,7 +113,7 @@ def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Es
         best,
         scale_cov,
         flat[:, order],
-        separation_notes(likelihood, design.X @ beta + design.offset),
+        separated,
     )
     raw = transformed(covariance, theta, transforms)
     values = component_values(covariance, raw, 1.0)

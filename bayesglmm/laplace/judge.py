@@ -26,6 +26,18 @@ _EXTREME_ETA = 15.0  # a fitted probability of 1 - 3e-7: the data are (quasi-)se
 
 
 def separation_notes(likelihood: Likelihood, eta: Array) -> tuple[str, ...]:
+    """Whether coefficients run to infinity: fitted probabilities of 0 or 1, fitted counts of 0.
+
+    ``eta`` is the linear predictor without offset and random effects.
+    """
+    if likelihood.link.name == "log" and likelihood.family.name == "poisson":
+        if np.min(eta, initial=0.0) > -_EXTREME_ETA:
+            return ()
+        return (
+            "Some fitted counts are 0 to rounding: a cell of the predictors has no events, so its "
+            "estimate is infinite and its standard error meaningless. Remove or merge the "
+            'predictor, or fit with a prior: fit("nuts").',
+        )
     if not likelihood.family.is_probability:
         return ()
     if likelihood.link.name in ("log", "identity") or np.max(np.abs(eta), initial=0) < _EXTREME_ETA:

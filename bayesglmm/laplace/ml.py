@@ -86,7 +86,7 @@ def without_effects(design: Design, likelihood: Likelihood, linear: bool) -> Est
     if has_scale and ml_sigma <= 1e-12 * float(np.max(np.abs(likelihood.y))):
         raise FitError("the response is fitted exactly: its residual variance is zero")
     log_sigma_cov = np.full((1, 1), 1.0 / (2.0 * design.n)) if has_scale else np.zeros((0, 0))
-    notes = separation_notes(likelihood, at.eta)
+    notes = separation_notes(likelihood, at.eta - design.offset)
     if at.decrement >= 1e-8:
         notes += (
             "The search stopped before the gradient vanished, at the edge of what the link "

@@ -49,13 +49,21 @@ class Optimum:
 
 
 def hessian(objective: Objective, x: Array, scale: Array) -> Array:
-    """Symmetrised central differences of the gradient, with steps ``5e-4 * scale``."""
+    """Symmetrised central differences of the gradient, with steps ``5e-4 * scale``.
+
+    Near the edge of the objective's domain the steps are shortened; beyond repair the column
+    is zero, as of a direction that is not identified.
+    """
     size = len(x)
-    out = np.empty((size, size))
+    out = np.zeros((size, size))
     for k in range(size):
         step = np.zeros(size)
-        step[k] = _STEP * scale[k]
-        out[:, k] = (objective(x + step)[1] - objective(x - step)[1]) / (2.0 * step[k])
+        for shorter in (1.0, 0.1, 0.01):
+            step[k] = _STEP * scale[k] * shorter
+            slope = (objective(x + step)[1] - objective(x - step)[1]) / (2.0 * step[k])
+            if np.all(np.isfinite(slope)):
+                out[:, k] = slope
+                break
     return 0.5 * (out + out.T)
 
 
@@ -71,7 +79,7 @@ def maximise(objective: Objective, start: Array, scale: Array) -> Optimum:
         evaluations += 1
         value, gradient = objective(start + scale * z)
         if not np.isfinite(value) or not np.all(np.isfinite(gradient)):
-            return -np.inf, np.zeros_like(z)
+            return -np.inf, np.full_like(z, np.nan)
         return value, gradient * scale
 
     z = np.zeros_like(start)

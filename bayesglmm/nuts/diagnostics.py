@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +45,18 @@ class Diagnostics:
     notes: tuple[str, ...]
 
 
-def diagnose(tree: Any) -> Diagnostics:
-    """Compute the diagnostics of a DataTree with ``posterior`` and ``sample_stats``."""
+def diagnose(tree: Any, parameters: Sequence[str]) -> Diagnostics:
+    """Compute the diagnostics of a DataTree with ``posterior`` and ``sample_stats``.
+
+    Parameters
+    ----------
+    parameters
+        Names of the variables to look at.
+    """
     found: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = {}
     names: list[str] = []
-    for name, variable in tree["posterior"].data_vars.items():
-        labels, flat = _flatten(str(name), variable)
+    for name in parameters:
+        labels, flat = _flatten(name, tree["posterior"][name])
         names += labels
         for key, column in Draws(flat).diagnostics().items():
             found.setdefault(key, []).append(column)

@@ -15,7 +15,7 @@ from bayesglmm.design import RandomTerm
 from bayesglmm.nuts.coordinates import Coordinates, TermCoordinates
 from bayesglmm.priors import LKJ, Flat, Normal, Prior
 from bayesglmm.priors.default import INTERCEPT
-from bayesglmm.pymc_model import coordinates_of, likelihood_of, term_scales
+from bayesglmm.pymc_model import coordinates_of, level_dim, likelihood_of, term_scales
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -115,7 +115,9 @@ def _term(
     log_density -= term.J * sum(pt.log(factor[k][k]) for k in range(K))
     log_density -= sum(pt.log(L[k][k]).sum() for k in range(K))  # |db / dz|
     pm.Potential(f"effects_{group}", log_density)
-    b = pm.Deterministic(f"b_{group}", pt.stack(columns, axis=1), dims=(group, f"{group}_term"))
+    b = pm.Deterministic(
+        f"b_{group}", pt.stack(columns, axis=1), dims=(level_dim(term), f"{group}_term")
+    )
     index = pm.Data(f"index_{group}", term.index.astype(np.int64), dims="obs")
     if K == 1 and np.all(term.Z == 1.0):
         return b[index, 0]

@@ -17,6 +17,7 @@ from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import component_values, components, covariance_of
 from bayesglmm.nuts.coordinates import Coordinates, laplace_coordinates
 from bayesglmm.nuts.diagnostics import Diagnostics, diagnose
+from bayesglmm.nuts.free import free_variables
 from bayesglmm.nuts.laplace_model import build_in_coordinates
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.pymc_model import build_pymc
@@ -181,7 +182,7 @@ def sample(model: Model, options: NUTS) -> Sampled:
         tree, compiled = run(pymc_model, options, seed)
     finished = time.perf_counter()
     tree = _tidy(model, tree)
-    diagnostics = diagnose(tree)
+    diagnostics = diagnose(tree, _parameters(model))
     if diagnostics.notes:
         warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
 
@@ -245,21 +246,28 @@ def _pymc(pymc_model: Any, options: NUTS, seed: int) -> tuple[Any, float]:
     return tree, at
 
 
-def _tidy(model: Model, tree: Any) -> Any:
-    """Keep the model's parameters, and the sampler statistics under ArviZ's names."""
-    import xarray as xr
-
+def _parameters(model: Model) -> list[str]:
+    """The variables that mean something to the user."""
     keep = ["beta"]
     for term in model.design.random:
         keep.append(f"sd_{term.name}")
         if term.correlated and len(term.columns) > 1:
             keep.append(f"corr_{term.name}")
         keep.append(f"b_{term.name}")
-    if model.likelihood.family.has_scale:
-        keep.append("sigma")
-    posterior = tree["posterior"].to_dataset()[keep]
+    return [*keep, "sigma"] if model.likelihood.family.has_scale else keep
+
+
+def _tidy(model: Model, tree: Any) -> Any:
+    """The model's parameters and free variables, and statistics under ArviZ's names."""
+    import xarray as xr
+
+    posterior = tree["posterior"].to_dataset()[_parameters(model)]
     wanted = {f"{t.name}_term": list(t.columns) for t in model.design.random}
     posterior = posterior.assign_coords({d: v for d, v in wanted.items() if d in posterior.dims})
+    free = free_variables(model, posterior)
+    posterior = posterior.assign(
+        {name: (("chain", "draw", *dims), values) for name, (dims, values) in free.items()}
+    )
     statistics = tree["sample_stats"].to_dataset()
     names = {old: new for old, new in _STATISTICS.items() if old in statistics.data_vars}
     chosen = statistics[list(names)].rename({o: n for o, n in names.items() if o != n})

@@ -60,6 +60,7 @@ def plot_comparison(comparison: Comparison) -> Any:
         frameon=False,
         fontsize=9,
     )
+    figure.supxlabel("; ".join(comparison.methods), fontsize=7, color="0.35")
     return figure
 
 

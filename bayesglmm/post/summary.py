@@ -44,7 +44,7 @@ class Summary:
         parts = [self.title, *(f"  {line}" for line in self.lines)]
         if self.random.height:
             header, rows = _random_rows(self.random)
-            parts += ["", "Random effects:", text_table(header, rows, labels=2)]
+            parts += ["", f"{_heading(self.random)}:", text_table(header, rows, labels=2)]
         header, rows = _fixed_rows(self.fixed)
         parts += ["", "Fixed effects:", text_table(header, rows)]
         parts += ["", f"  {self.fixed.caption}"]
@@ -62,12 +62,16 @@ class Summary:
         parts = [f"<div><strong>{html.escape(self.title)}</strong><br>{head}</div>"]
         if self.random.height:
             header, rows = _random_rows(self.random)
-            parts.append(html_table("Random effects", header, rows, labels=2))
+            parts.append(html_table(_heading(self.random), header, rows, labels=2))
         header, rows = _fixed_rows(self.fixed)
         parts.append(html_table("Fixed effects", header, rows))
         parts.append(f'<div style="opacity:0.8">{html.escape(self.fixed.caption)}</div>')
         parts += [f"<div>&#9888; {html.escape(note)}</div>" for note in self.notes]
         return "".join(parts)
+
+
+def _heading(frame: Table) -> str:
+    return "Residual" if frame["kind"].to_list() == ["residual"] else "Random effects"
 
 
 def _random_rows(frame: Table) -> tuple[list[str], list[list[str | float | None]]]:

@@ -176,6 +176,11 @@ def coef(fit: Fit, *, level: float = 0.95) -> Table:
     for factor in dict.fromkeys(t.factor for t in design.random):
         members = [f for f, t in enumerate(design.random) if t.factor == factor]
         where = {c: (f, k) for f in members for k, c in enumerate(design.random[f].columns)}
+        if len(where) < sum(design.random[f].K for f in members):
+            raise ChoiceError(
+                f"coef: two terms of {factor!r} have the same column, so a level has no single "
+                "coefficient; use ranef, or write one term"
+            )
         names = [*design.names, *(c for c in where if c not in design.names)]
         levels = design.random[members[0]].levels
         for name in names:

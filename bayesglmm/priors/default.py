@@ -2,7 +2,7 @@
 
 The scales are rstanarm's (Goodrich, Gabry, Ali & Brilleman, vignette "Prior distributions"):
 wide enough to say little, narrow enough to keep every model proper. With s_y the sd of the
-response for the Gaussian identity model and 1 on the link scale otherwise:
+response for the identity link (unless the mean is a probability) and 1 on the link scale otherwise:
 
 - intercept, at the mean of the covariates: Normal(g(mean y), 2.5 s_y);
 - slopes: Normal(0, 2.5 s_y / s_x), s_x the sd of that column of X; without an intercept both
@@ -64,7 +64,8 @@ def default_priors(design: Design, likelihood: Likelihood) -> Priors:
     """The documented defaults for a design."""
     y = likelihood.y
     spread = float(np.std(y, ddof=1)) if len(y) > 1 else 1.0
-    s_y = (spread if spread > 0 else 1.0) if likelihood.is_linear else 1.0
+    on_response = likelihood.link.name == "identity" and not likelihood.family.is_probability
+    s_y = (spread if spread > 0 else 1.0) if on_response else 1.0
     centre = float(likelihood.link.link(np.array(likelihood.inside()))) - float(
         np.mean(design.offset)
     )

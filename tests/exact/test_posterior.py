@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -158,7 +158,8 @@ def test_laplace_coordinates_give_the_same_posterior(name: str) -> None:
     data = small_data().with_columns(
         h=pl.Series([f"h{k % 7}" for k in range(60)]), row=pl.Series([str(k) for k in range(60)])
     )
-    model = {**MODELS, **CROSSED}[name](data)
+    make: Callable[[pl.DataFrame], Model] = {**MODELS, **CROSSED}[name]
+    model = make(data)
     at = laplace_coordinates(model)
     assert at is not None
     pymc_model = build_in_coordinates(model, at)
@@ -277,3 +278,33 @@ def test_seed_makes_the_run_reproducible() -> None:
     assert np.array_equal(runs[0], runs[1])
     assert runs[0].shape == (4, 100, 2)
     assert not np.array_equal(runs[0][0], runs[0][1])
+
+
+@pytest.mark.filterwarnings("ignore")  # PyMC's and xarray's, while they predict
+@pytest.mark.parametrize("name", ["slopes, sd priors that differ", "poisson slopes", "bernoulli"])
+def test_pymc_predicts_from_a_fit(name: str) -> None:
+    """to_arviz() holds every free variable of to_pymc(): none is drawn from its prior."""
+    import pymc as pm
+
+    model = MODELS[name](small_data())
+    fit = model.fit("nuts", draws=200, tune=200, chains=2, seed=3, sampler="pymc", progress=False)
+    tree = fit.to_arviz()
+    pymc_model = model.to_pymc()
+    assert {v.name for v in pymc_model.free_RVs} <= set(tree["posterior"].data_vars)
+    predicted = pm.sample_posterior_predictive(
+        tree, model=pymc_model, random_seed=1, progressbar=False
+    )
+    mean = predicted["posterior_predictive"]["y"].values.mean()
+    expected = fit.predict()["estimate"].to_numpy().mean()
+    assert mean == pytest.approx(expected, rel=0.05)
+    if "differ" in name:  # PyMC cannot recompute densities with its own LKJCorr
+        return
+    with pymc_model:
+        computed = pm.compute_log_likelihood(tree, progressbar=False)
+    values = np.asarray(computed["log_likelihood"]["y"].values)
+    beta, posterior = fit.to_arviz()["posterior"]["beta"].values, tree["posterior"]
+    eta = beta @ model.design.X.T
+    for term in model.design.random:
+        b = posterior[f"b_{term.name}"].values
+        eta = eta + np.einsum("cdnk,nk->cdn", b[:, :, term.index, :], term.Z)
+    assert np.allclose(values, model.likelihood.log_density(eta), atol=1e-8)
