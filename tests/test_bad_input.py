@@ -13,6 +13,9 @@ import pytest
 
 import bayesglmm as bg
 
+# Degenerate fits are the point here, and warn.
+pytestmark = pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+
 DATA = pl.DataFrame(
     {
         "y": [1.5, 2.0, 3.5, 2.5, 5.0, 4.0, 6.5, 6.0, 5.5, 8.0, 7.0, 9.5],

@@ -8,6 +8,9 @@ import pytest
 
 import bayesglmm as bg
 
+# Degenerate fits are the point here, and warn.
+pytestmark = pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+
 TICKS = bg.load_dataset("grouseticks")
 SEPARATED = pl.DataFrame(
     {
@@ -31,8 +34,24 @@ def test_complete_separation_of_a_glm(link: str) -> None:
 
 
 def test_complete_separation_of_a_glmm() -> None:
-    fit = bg.glmer("y ~ x + (1|g)", SEPARATED, family="binomial").fit()
+    model = bg.glmer("y ~ x + (1|g)", SEPARATED, family="binomial")
+    with pytest.warns(bg.BayesglmmWarning, match="separates the outcomes"):
+        fit = model.fit()
     assert said(fit, "separates the outcomes")
+    assert fit.params["std_error"].is_nan().all()  # no curvature to take them from
+
+
+def test_a_cell_without_events() -> None:
+    data = {"k": [0, 0, 0, 0, 2, 3, 1, 4], "f": list("aaaabbbb")}
+    fit = bg.glm("k ~ f", data, family="poisson").fit()
+    assert said(fit, "no events")
+    assert fit.params["std_error"][0] > 1e3
+
+
+def test_a_constant_response_has_no_random_effects() -> None:
+    data = {"k": [2, 2, 2, 2], "g": list("abab")}
+    with pytest.raises(bg.DataError, match="response 'k' is constant"):
+        bg.glmer("k ~ 1 + (1|g)", data, family="poisson")
 
 
 def test_quasi_separation_by_a_factor() -> None:

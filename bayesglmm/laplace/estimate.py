@@ -99,8 +99,8 @@ class Estimate:
         """The estimate in terms of the columns X = Q R, when this one is in terms of Q."""
 
         def carried(cov: Array) -> Array:
-            half = solve_triangular(R, cov)
-            return np.asarray(solve_triangular(R, half.T))
+            half = solve_triangular(R, cov, check_finite=False)
+            return np.asarray(solve_triangular(R, half.T, check_finite=False))
 
         # REML integrates over beta: its density changes with the volume of X.
         volume = float(np.sum(np.log(np.abs(np.diag(R))))) if self.method == "REML" else 0.0

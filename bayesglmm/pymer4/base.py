@@ -83,12 +83,12 @@ class Model(Columns):
         verbose: bool,
     ) -> Any:
         check_choice("type_predict", type_predict, ("response", "link"))
-        fit = self._specification().fit(estimator)
+        with warnings.catch_warnings():
+            if not verbose:
+                warnings.simplefilter("ignore", BayesglmmWarning)
+            fit = self._specification().fit(estimator)
         self._results = Results(fit, exponentiate, type_predict, self.family is None)
         self._emmeans = None
-        if verbose:
-            for note in fit.outcome.notes:
-                warnings.warn(note, BayesglmmWarning, stacklevel=4)
         return self.summary() if summary else None
 
     def _changed(self) -> None:

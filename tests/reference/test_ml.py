@@ -23,6 +23,9 @@ from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.pls import deviance, linear_problem, penalised_least_squares
 from bayesglmm.posterior.ml import MLPosterior
 
+# Degenerate fits are the point here, and warn.
+pytestmark = pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+
 CASES: dict[str, dict[str, Any]] = {
     case["id"]: case
     for case in json.loads(Path(__file__).with_name("ml.json").read_text("utf-8"))["cases"]

@@ -9,6 +9,9 @@ import pytest
 import bayesglmm as bg
 from bayesglmm.tables.text import number, p_value, text_table
 
+# Degenerate fits are the point here, and warn.
+pytestmark = pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+
 # Balanced, so that everything has a closed form: group means 4, 10, 7; mean squares within 2 and
 # between 18. ML: variance (36/3 - 2)/2 = 5, standard error sqrt((2 + 2*5)/6), 3 degrees of
 # freedom. REML: variance (18 - 2)/2 = 8, standard error sqrt(18/6), 2 degrees of freedom.

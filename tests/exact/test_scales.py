@@ -1,0 +1,75 @@
+"""Units and origins of covariates change no fit: they only move between coefficients."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+import bayesglmm as bg
+
+SCALES = {"day numbers": (738_000.0, 100.0), "time stamps": (1.7e9, 3e7), "tiny": (0.0, 1e-8)}
+
+
+def data(mean: float = 0.0, sd: float = 1.0) -> pl.DataFrame:
+    rng = np.random.default_rng(1)
+    n = 300
+    x, g = rng.normal(size=n), rng.integers(0, 12, n)
+    eta = 0.3 + 0.4 * x + 0.5 * rng.normal(size=12)[g]
+    return pl.DataFrame(
+        {
+            "x": mean + sd * x,
+            "g": [str(k) for k in g],
+            "h": [str(k % 7) for k in range(n)],
+            "y": eta + rng.normal(size=n),
+            "b": rng.binomial(1, 1 / (1 + np.exp(-eta))),
+            "k": rng.poisson(np.exp(eta)),
+        }
+    )
+
+
+FITS = {
+    "lm": lambda d: bg.lm("y ~ x", d).fit(),
+    "glm": lambda d: bg.glm("b ~ x", d, family="binomial").fit(),
+    "poisson": lambda d: bg.glm("k ~ x", d, family="poisson").fit(),
+    "lmer": lambda d: bg.lmer("y ~ x + (x|g)", d).fit(),
+    "glmer": lambda d: bg.glmer("k ~ x + (x|g) + (1|h)", d, family="poisson").fit(),
+    "quadrature": lambda d: bg.glmer("b ~ x + (1|g)", d, family="binomial").fit(nagq=5),
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", FITS)
+def test_scale_and_origin_do_not_matter(name: str, scale: str) -> None:
+    mean, sd = SCALES[scale]
+    plain, moved = FITS[name](data()), FITS[name](data(mean, sd))
+    assert moved.outcome.converged
+    assert moved.loglik == pytest.approx(plain.loglik, abs=1e-5)
+    for column in ("estimate", "std_error"):
+        wanted = plain.params[column][1]
+        assert moved.params[column][1] * sd == pytest.approx(wanted, rel=1e-4)
+
+
+def test_years_and_their_squares() -> None:
+    """The same parabola from raw and from centred years."""
+    d = data().with_columns(year=2000 + 10 * pl.col("x"), c=10 * pl.col("x"))
+    raw = bg.glm("b ~ year + I(year^2)", d, family="binomial").fit()
+    centred = bg.glm("b ~ c + I(c^2)", d, family="binomial").fit()
+    assert raw.loglik == pytest.approx(centred.loglik, abs=1e-7)
+    for column in ("estimate", "std_error"):
+        assert raw.params[column][2] == pytest.approx(centred.params[column][2], rel=1e-5)
+
+
+def test_reml_depends_on_the_unit_as_its_definition_says() -> None:
+    """The restricted likelihood integrates over beta: x in other units shifts it by log(unit)."""
+    plain = bg.lmer("y ~ x + (1|g)", data()).fit("reml").loglik
+    scaled = bg.lmer("y ~ x + (1|g)", data(0.0, 100.0)).fit("reml").loglik
+    assert scaled == pytest.approx(plain - np.log(100.0), abs=1e-6)
+
+
+def test_prediction_errors_of_overlapping_terms() -> None:
+    """(1|g) + (0+x|g) is (x||g): the same model, the same standard errors."""
+    one = bg.lmer("y ~ x + (x||g)", data()).fit().predict()
+    two = bg.lmer("y ~ x + (1|g) + (0+x|g)", data()).fit().predict()
+    assert np.allclose(one["estimate"], two["estimate"], atol=1e-6)
+    assert np.allclose(one["std_error"], two["std_error"], rtol=1e-4)
