@@ -16,6 +16,7 @@ from bayesglmm.families import Family, Likelihood, Link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts.options import NUTS, Centring
 from bayesglmm.priors import Priors
+from bayesglmm.tables import Table, table
 
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
@@ -54,6 +55,15 @@ class Model:
     def formula(self) -> str:
         """The formula as written."""
         return self.design.formula.text
+
+    @property
+    def prior_table(self) -> Table:
+        """The prior of every parameter: ``name`` (under which it can be set) and ``prior``."""
+        priors = self.priors.table(self.design)
+        return table(
+            {"name": list(priors), "prior": [str(prior) for prior in priors.values()]},
+            "Priors · used by Bayesian methods · (Intercept): at the mean of the covariates",
+        )
 
     def fit(self, method: str | Estimator = "ml", **options: Any) -> Fit:
         """Fit the model.

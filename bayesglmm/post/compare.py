@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import polars as pl
 from bayesglmm.errors import ChoiceError
 from bayesglmm.post.tables import check_level, params, scale, varcorr
 from bayesglmm.tables.table import Table, table
-from bayesglmm.tables.text import html_table, text_table
+from bayesglmm.tables.text import html_note, html_table, text_table
 
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
@@ -72,8 +71,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         header, rows = self._rows()
-        note = f'<div style="opacity:0.8">{html.escape(self.table.caption)}</div>'
-        return html_table("Comparison", header, rows) + note
+        return html_table("Comparison", header, rows) + html_note(self.table.caption)
 
 
 def label(row: dict[str, Any]) -> str:

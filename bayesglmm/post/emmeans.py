@@ -117,6 +117,7 @@ def emmeans(
         raise ChoiceError("specs is empty; name at least one variable of the fixed part")
     grid = mean_grid(fit, [*names, *strata], at or {})
     about = f"{fit.method} · random effects at zero" if design.random else fit.method
+    about += f" · {grid.held}" if grid.held else ""
     means = _quantity(fit, grid)
     if contrasts is None:
         return _means(fit, grid, means, strata, type, adjust, level, about)
@@ -154,6 +155,7 @@ def emtrends(
     grid = trend_grid(fit, variable, strata, at or {})
     slopes = _quantity(fit, grid)
     about = f"{fit.method} · slope of the linear predictor ({fit.model.link.name} scale)"
+    about += f" · {grid.held}" if grid.held else ""
     if contrasts is None:
         return _means(fit, grid, slopes, [], "link", adjust, level, about, f"{variable}_trend")
     return _contrasts(fit, grid, slopes, strata, [], contrasts, "link", adjust, level, about)

@@ -33,11 +33,14 @@ class Grid:
         (m, p) weights on the coefficients.
     offset
         (m,) part of the linear predictor that is not estimated.
+    held
+        What happened to the other variables, in words; empty where there are none.
     """
 
     labels: pl.DataFrame
     L: Array
     offset: Array
+    held: str
 
 
 def axes_of(design: Design, at: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -158,7 +161,22 @@ def mean_grid(fit: Fit, names: Sequence[str], at: Mapping[str, Any]) -> Grid:
     X, offset = _matrix(design, rows)
     m = len(labels)
     L = X.reshape(m, len(inner), -1).mean(axis=1)
-    return Grid(_labels(design, labels), L, offset.reshape(m, len(inner)).mean(axis=1))
+    shift = offset.reshape(m, len(inner)).mean(axis=1)
+    return Grid(_labels(design, labels), L, shift, _held(axes, others))
+
+
+def _held(axes: Mapping[str, list[Any]], others: Sequence[str]) -> str:
+    """``averaged over pclass; age = 29.7`` for the variables that the means do not span."""
+    several = [name for name in others if len(axes[name]) > 1]
+    single = [
+        f"{name} = {axes[name][0]:.4g}"
+        if isinstance(axes[name][0], float)
+        else f"{name} = {axes[name][0]}"
+        for name in others
+        if len(axes[name]) == 1
+    ]
+    averaged = [f"averaged over {', '.join(several)}"] if several else []
+    return "; ".join([*averaged, *single])
 
 
 def trend_grid(fit: Fit, variable: str, names: Sequence[str], at: Mapping[str, Any]) -> Grid:
@@ -172,7 +190,9 @@ def trend_grid(fit: Fit, variable: str, names: Sequence[str], at: Mapping[str, A
     around = list(around) if isinstance(around, Sequence | np.ndarray) else [around]
     up = mean_grid(fit, names, {**at, variable: [v + h for v in around]})
     down = mean_grid(fit, names, {**at, variable: [v - h for v in around]})
-    return Grid(up.labels, (up.L - down.L) / (2 * h), (up.offset - down.offset) / (2 * h))
+    L, offset = (up.L - down.L) / (2 * h), (up.offset - down.offset) / (2 * h)
+    held = mean_grid(fit, [*names, variable], at).held
+    return Grid(up.labels, L, offset, held)
 
 
 def _labels(design: Design, labels: list[dict[str, Any]]) -> pl.DataFrame:

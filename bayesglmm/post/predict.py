@@ -79,8 +79,10 @@ def predict(
         for term, (index, _) in zip(design.random, groups, strict=False):
             if np.any(index < 0):
                 row = int(np.flatnonzero(index < 0)[0])
+                value = ":".join(str(frame.get_column(c)[row]) for c in term.group_columns)
+                what = "is missing" if "None" in value.split(":") else "is not a level of the fit"
                 raise DataError(
-                    f"newdata row {row}: {term.factor!r} is missing or not a level of the fit; "
+                    f"newdata row {row}: {term.factor!r} = {value!r} {what}; "
                     're="zero" predicts for a typical group'
                 )
     if re == "zero":

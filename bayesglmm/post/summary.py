@@ -11,7 +11,7 @@ from bayesglmm.post.tables import params, varcorr
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 from bayesglmm.tables.table import Table
-from bayesglmm.tables.text import html_table, number, text_table
+from bayesglmm.tables.text import html_note, html_table, number, text_table
 
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
@@ -65,7 +65,7 @@ class Summary:
             parts.append(html_table(_heading(self.random), header, rows, labels=2))
         header, rows = _fixed_rows(self.fixed)
         parts.append(html_table("Fixed effects", header, rows))
-        parts.append(f'<div style="opacity:0.8">{html.escape(self.fixed.caption)}</div>')
+        parts.append(html_note(self.fixed.caption))
         parts += [f"<div>&#9888; {html.escape(note)}</div>" for note in self.notes]
         return "".join(parts)
 

@@ -7,7 +7,7 @@ the two to each other.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -36,6 +36,10 @@ class Prior:
     """Base of all priors. Use one of its subclasses, e.g. :class:`Normal`."""
 
     support: ClassVar[Support]
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{getattr(self, field.name):.4g}" for field in fields(self))
+        return f"{type(self).__name__}({values})"
 
     def log_density(self, x: Array) -> Array:
         """Elementwise log-density at ``x`` (zero everywhere for a flat prior)."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
+
+from bayesglmm.tables.text import html_note
 
 
 class Table(pl.DataFrame):
@@ -25,7 +26,7 @@ class Table(pl.DataFrame):
         body = super()._repr_html_(_from_series=_from_series)
         if not self.caption:
             return body
-        return f'<div style="margin:0.3em 0;opacity:0.8">{html.escape(self.caption)}</div>{body}'
+        return html_note(self.caption) + body
 
 
 def _with_caption(text: str, caption: str) -> str:

@@ -71,6 +71,11 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[Cell]], labels: in
     return "\n".join([line(header), *(line(row) for row in body)])
 
 
+def html_note(text: str) -> str:
+    """A line of small print above or below a table."""
+    return f'<div style="margin:0.3em 0;opacity:0.8">{html.escape(text)}</div>'
+
+
 def html_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[Cell]], labels: int = 1
 ) -> str:
