@@ -295,9 +295,10 @@ def _weights(
 def describe_weights(weights: Array, labels: Sequence[str]) -> str:
     """``-female + male`` for weights (-1, 1) on (female, male)."""
     parts: list[str] = []
-    for weight, label in zip(weights, labels, strict=True):
+    for weight, level in zip(weights, labels, strict=True):
         if weight == 0.0:
             continue
+        label = level if level[:1].isalpha() else f"[{level}]"  # 0.5*[2], not 0.5*2
         size = "" if abs(weight) == 1.0 else f"{abs(weight):.4g}*"
         minus = weight < 0
         first = f"{'-' if minus else ''}{size}{label}"
