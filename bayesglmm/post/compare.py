@@ -100,7 +100,7 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
     Raises
     ------
     ChoiceError
-        For fewer than two fits, or models with different parameters.
+        For fewer than two fits, something that is no fit, or fits of different models or data.
 
     Examples
     --------
@@ -112,6 +112,12 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
     level = check_level(level)
     if len(fits) < 2:
         raise ChoiceError(f"compare needs two fits or more; got {len(fits)}")
+    for fit in fits:
+        if not hasattr(fit, "posterior"):
+            raise ChoiceError(
+                f"compare needs fits; got {type(fit).__name__}. Fit it first: compare(model.fit(), "
+                'model.fit("nuts"))'
+            )
     names = _names(fits)
     frames = [_rows_of(fit, level) for fit in fits]
     keys = ["group", "term", "kind"]

@@ -79,10 +79,14 @@ def predict(
         for term, (index, _) in zip(design.random, groups, strict=False):
             if np.any(index < 0):
                 row = int(np.flatnonzero(index < 0)[0])
-                value = ":".join(str(frame.get_column(c)[row]) for c in term.group_columns)
-                what = "is missing" if "None" in value.split(":") else "is not a level of the fit"
+                values = [frame.get_column(c)[row] for c in term.group_columns]
+                what = (
+                    "is missing"
+                    if None in values
+                    else f"= {':'.join(map(str, values))!r} is not a level of the fit"
+                )
                 raise DataError(
-                    f"newdata row {row}: {term.factor!r} = {value!r} {what}; "
+                    f"newdata row {row}: {term.factor!r} {what}; "
                     're="zero" predicts for a typical group'
                 )
     if re == "zero":

@@ -127,3 +127,15 @@ def test_probabilities_stay_probabilities(link: str, flip: int) -> None:
     fitted = fit.predict()["estimate"].to_numpy()
     assert np.all((fitted >= 0.0) & (fitted <= 1.0))
     assert fit.loglik <= 4 * np.log(0.5) + 1e-9
+
+
+def test_wrong_things_to_compare_or_predict_are_told() -> None:
+    data = {"y": [1.0, 2.0, 4.0, 3.0, 5.0, 7.0], "g": list("aabbcc")}
+    model = bg.lmer("y ~ 1 + (1|g)", data)
+    fit = model.fit()
+    with pytest.raises(bg.ChoiceError, match=r"got Model\. Fit it first"):
+        bg.compare(model, fit)  # type: ignore[arg-type]
+    with pytest.raises(bg.DataError, match="row 0: 'g' is missing"):
+        fit.predict({"g": pl.Series([None], dtype=pl.String)})
+    with pytest.raises(bg.DataError, match="row 1: 'g' = 'z' is not a level"):
+        fit.predict({"g": ["a", "z"]})
