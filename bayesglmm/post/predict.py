@@ -79,11 +79,11 @@ def predict(
         for term, (index, _) in zip(design.random, groups, strict=False):
             if np.any(index < 0):
                 row = int(np.flatnonzero(index < 0)[0])
-                values = [frame.get_column(c)[row] for c in term.group_columns]
+                level_of = [frame.get_column(c)[row] for c in term.group_columns]
                 what = (
                     "is missing"
-                    if None in values
-                    else f"= {':'.join(map(str, values))!r} is not a level of the fit"
+                    if None in level_of
+                    else f"= {':'.join(map(str, level_of))!r} is not a level of the fit"
                 )
                 raise DataError(
                     f"newdata row {row}: {term.factor!r} {what}; "
