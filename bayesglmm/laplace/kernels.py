@@ -1,0 +1,607 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""Compiled loops over rows and over blocks: sums, elimination, solves, the selected inverse.
+
+Arguments shared by all: ``s`` is ``Structure.arrays`` (see `structure.py`); ``Z`` (n, columns)
+holds the columns of all terms; a *flat* array of blocks has one K_f x K_g block for every entry
+of every pair of terms; ``lam`` holds the K_f x K_f matrices Lambda_f one after the other; effects
+are flat vectors. All terms are in order of elimination. After `eliminate` the diagonal block of
+a chain level holds its Cholesky factor L and the blocks beside it L^-1 B.
+
+Compiled once and kept on disk by numba; the interpreter's lock is released.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+# ------------------------------------------------------------------------------ over the rows
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add_effects(s, Z, fixed, b, eta):
+    """eta = fixed + Z b."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    n = len(eta)
+    for i in range(n):
+        eta[i] = fixed[i]
+    for f in range(len(terms)):
+        K, first, column = terms[f, 1], terms[f, 2], terms[f, 3]
+        line = pairs[pair_of[f, f], 2]
+        if K == 1:
+            for i in range(n):
+                eta[i] += Z[i, column] * b[first + slots[line, i]]
+        else:
+            for i in range(n):
+                at = first + slots[line, i] * K
+                total = 0.0
+                for k in range(K):
+                    total += Z[i, column + k] * b[at + k]
+                eta[i] += total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_rows(s, Z, V, out):
+    """out = Z'V for V (n, m): (effects, m)."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    n, m = V.shape
+    out[:] = 0.0
+    for f in range(len(terms)):
+        K, first, column = terms[f, 1], terms[f, 2], terms[f, 3]
+        line = pairs[pair_of[f, f], 2]
+        for i in range(n):
+            at = first + slots[line, i] * K
+            for k in range(K):
+                z = Z[i, column + k]
+                for c in range(m):
+                    out[at + k, c] += z * V[i, c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def sum_row_vector(s, Z, v, out):
+    """out = Z'v for v (n,)."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    n = len(v)
+    out[:] = 0.0
+    for f in range(len(terms)):
+        K, first, column = terms[f, 1], terms[f, 2], terms[f, 3]
+        line = pairs[pair_of[f, f], 2]
+        if K == 1:
+            for i in range(n):
+                out[first + slots[line, i]] += Z[i, column] * v[i]
+        else:
+            for i in range(n):
+                at = first + slots[line, i] * K
+                for k in range(K):
+                    out[at + k] += Z[i, column + k] * v[i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def cross_products(s, Z, w, W):
+    """W = Z' diag(w) Z at every pair of levels that meet."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    n = len(w)
+    W[:] = 0.0
+    for p in range(len(pairs)):
+        f, g, line, base = pairs[p, 0], pairs[p, 1], pairs[p, 2], pairs[p, 4]
+        Kf, Kg, cf, cg = terms[f, 1], terms[g, 1], terms[f, 3], terms[g, 3]
+        if Kf == 1 and Kg == 1:
+            for i in range(n):
+                W[base + slots[line, i]] += w[i] * Z[i, cf] * Z[i, cg]
+        else:
+            for i in range(n):
+                at = base + slots[line, i] * Kf * Kg
+                for a in range(Kf):
+                    wz = w[i] * Z[i, cf + a]
+                    for c in range(Kg):
+                        W[at + a * Kg + c] += wz * Z[i, cg + c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def quadratic_form(s, Z, C, out):
+    """out = z' C z for every row, C the blocks of a symmetric matrix at the pairs of levels."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    n = len(out)
+    out[:] = 0.0
+    for p in range(len(pairs)):
+        f, g, line, base = pairs[p, 0], pairs[p, 1], pairs[p, 2], pairs[p, 4]
+        Kf, Kg, cf, cg = terms[f, 1], terms[g, 1], terms[f, 3], terms[g, 3]
+        twice = 1.0 if f == g else 2.0
+        for i in range(n):
+            at = base + slots[line, i] * Kf * Kg
+            total = 0.0
+            for a in range(Kf):
+                inner = 0.0
+                for c in range(Kg):
+                    inner += C[at + a * Kg + c] * Z[i, cg + c]
+                total += Z[i, cf + a] * inner
+            out[i] += twice * total
+
+
+# ----------------------------------------------------------------------------- over the blocks
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lambda_starts(terms):
+    out = np.zeros(len(terms) + 1, dtype=np.int64)
+    for f in range(len(terms)):
+        out[f + 1] = out[f] + terms[f, 1] * terms[f, 1]
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def scale_effects(s, lam, u, b):
+    """b = Lambda u, level by level, for u (effects,)."""
+    terms = s[0]
+    at = _lambda_starts(terms)
+    for f in range(len(terms)):
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        for j in range(J):
+            for a in range(K):
+                total = 0.0
+                for c in range(a + 1):  # Lambda is lower triangular
+                    total += lam[at[f] + a * K + c] * u[first + j * K + c]
+                b[first + j * K + a] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def scale_sums(s, lam, R, out):
+    """out = Lambda' R, level by level, for R (effects, m)."""
+    terms = s[0]
+    at = _lambda_starts(terms)
+    m = R.shape[1]
+    for f in range(len(terms)):
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        for j in range(J):
+            for c in range(K):
+                for k in range(m):
+                    total = 0.0
+                    for a in range(c, K):
+                        total += lam[at[f] + a * K + c] * R[first + j * K + a, k]
+                    out[first + j * K + c, k] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def multiply_blocks(s, W, B, out):
+    """out = (symmetric matrix with blocks W) B for B (effects, m)."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    m = B.shape[1]
+    out[:] = 0.0
+    for p in range(len(pairs)):
+        f, g, count, base, entry = pairs[p, 0], pairs[p, 1], pairs[p, 3], pairs[p, 4], pairs[p, 5]
+        Kf, Kg, ff, fg = terms[f, 1], terms[g, 1], terms[f, 2], terms[g, 2]
+        for e in range(count):
+            row, col = ff + levels[0, entry + e] * Kf, fg + levels[1, entry + e] * Kg
+            for a in range(Kf):
+                for c in range(Kg):
+                    v = W[base + (e * Kf + a) * Kg + c]
+                    for k in range(m):
+                        out[row + a, k] += v * B[col + c, k]
+                        if f != g:
+                            out[col + c, k] += v * B[row + a, k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def congruence(s, lam, W, H, transposed):
+    """H = Lambda_f' W Lambda_g for every block, or Lambda_f W Lambda_g' when ``transposed``."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    at = _lambda_starts(terms)
+    largest = terms[:, 1].max()
+    half = np.empty((largest, largest))
+    for p in range(len(pairs)):
+        f, g, count, base = pairs[p, 0], pairs[p, 1], pairs[p, 3], pairs[p, 4]
+        Kf, Kg = terms[f, 1], terms[g, 1]
+        if Kf == 1 and Kg == 1:
+            scale = lam[at[f]] * lam[at[g]]
+            for e in range(count):
+                H[base + e] = scale * W[base + e]
+            continue
+        for e in range(count):
+            block = base + e * Kf * Kg
+            for a in range(Kf):
+                for c in range(Kg):
+                    total = 0.0
+                    if transposed:
+                        for k in range(a + 1):
+                            total += lam[at[f] + a * Kf + k] * W[block + k * Kg + c]
+                    else:
+                        for k in range(a, Kf):
+                            total += lam[at[f] + k * Kf + a] * W[block + k * Kg + c]
+                    half[a, c] = total
+            for a in range(Kf):
+                for c in range(Kg):
+                    total = 0.0
+                    if transposed:
+                        for k in range(c + 1):
+                            total += half[a, k] * lam[at[g] + c * Kg + k]
+                    else:
+                        for k in range(c, Kg):
+                            total += half[a, k] * lam[at[g] + k * Kg + c]
+                    H[block + a * Kg + c] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _factor_block(H, block, K):
+    """Cholesky factor of a K x K block, in place (lower); False if not positive definite."""
+    for a in range(K):
+        for c in range(a + 1):
+            total = H[block + a * K + c]
+            for k in range(c):
+                total -= H[block + a * K + k] * H[block + c * K + k]
+            if a == c:
+                if not total > 0.0:
+                    return False
+                H[block + a * K + a] = math.sqrt(total)
+            else:
+                H[block + a * K + c] = total / H[block + c * K + c]
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def eliminate(s, H, S):
+    """Add the identity to H, eliminate the chain in place, leave the Schur complement in S.
+
+    Only the lower triangle of S is meant. Returns log det of the chain, or NaN if a block is
+    not positive definite.
+    """
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    F = len(terms)
+    S[:] = 0.0
+    for f in range(F):
+        p = pair_of[f, f]
+        K, base = terms[f, 1], pairs[p, 4]
+        for j in range(terms[f, 0]):
+            for a in range(K):
+                H[base + (j * K + a) * K + a] += 1.0
+    for f in range(n_chain, F):  # the trailing blocks, into the dense matrix
+        for g in range(f, F):
+            p = pair_of[f, g]
+            count, base, entry = pairs[p, 3], pairs[p, 4], pairs[p, 5]
+            Kf, Kg, df, dg = terms[f, 1], terms[g, 1], terms[f, 4], terms[g, 4]
+            for e in range(count):
+                col, row = df + levels[0, entry + e] * Kf, dg + levels[1, entry + e] * Kg
+                for a in range(Kf):
+                    for c in range(Kg):
+                        S[row + c, col + a] = H[base + (e * Kf + a) * Kg + c]
+    logdet = 0.0
+    for f in range(n_chain):
+        p = pair_of[f, f]
+        K, own = terms[f, 1], pairs[p, 4]
+        for j in range(terms[f, 0]):
+            block = own + j * K * K
+            if not _factor_block(H, block, K):
+                return math.nan
+            for a in range(K):
+                logdet += 2.0 * math.log(H[block + a * K + a])
+            for g in range(f + 1, F):  # L^-1 B
+                pg = pair_of[f, g]
+                Kg, base = terms[g, 1], pairs[pg, 4]
+                for e in range(starts[pairs[pg, 6] + j], starts[pairs[pg, 6] + j + 1]):
+                    at = base + e * K * Kg
+                    for a in range(K):
+                        for c in range(Kg):
+                            total = H[at + a * Kg + c]
+                            for k in range(a):
+                                total -= H[block + a * K + k] * H[at + k * Kg + c]
+                            H[at + a * Kg + c] = total / H[block + a * K + a]
+            for h in range(f + 1, F):  # what this level takes from pairs of later ones
+                ph = pair_of[f, h]
+                Kh, base_h, entry_h = terms[h, 1], pairs[ph, 4], pairs[ph, 5]
+                for x in range(starts[pairs[ph, 6] + j], starts[pairs[ph, 6] + j + 1]):
+                    bx = base_h + x * K * Kh
+                    for g in range(f + 1, h + 1):
+                        pg = pair_of[f, g]
+                        Kg, base_g, entry_g = terms[g, 1], pairs[pg, 4], pairs[pg, 5]
+                        begin = starts[pairs[pg, 6] + j]
+                        end = x + 1 if g == h else starts[pairs[pg, 6] + j + 1]
+                        if g < n_chain:  # its only entry meets x in the block up[...]
+                            pt = pair_of[g, h]
+                            target = pairs[pt, 4] + up[up_of[f, g, h] + x] * Kg * Kh
+                            by = base_g + begin * K * Kg
+                            for a in range(Kg):
+                                for c in range(Kh):
+                                    total = 0.0
+                                    for k in range(K):
+                                        total += H[by + k * Kg + a] * H[bx + k * Kh + c]
+                                    H[target + a * Kh + c] -= total
+                        elif K == 1 and Kg == 1 and Kh == 1:
+                            row = S[terms[h, 4] + levels[1, entry_h + x]]
+                            value = H[bx]
+                            shift = terms[g, 4]
+                            for y in range(begin, end):
+                                row[shift + levels[1, entry_g + y]] -= value * H[base_g + y]
+                        else:
+                            row = terms[h, 4] + levels[1, entry_h + x] * Kh
+                            for y in range(begin, end):
+                                col = terms[g, 4] + levels[1, entry_g + y] * Kg
+                                by = base_g + y * K * Kg
+                                for c in range(Kh):
+                                    for a in range(Kg):
+                                        total = 0.0
+                                        for k in range(K):
+                                            total += H[by + k * Kg + a] * H[bx + k * Kh + c]
+                                        S[row + c, col + a] -= total
+    return logdet
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def solve_down(s, H, R):
+    """The chain part of L^-1 R in place for R (effects, m); the trailing part is reduced."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    F, m = len(terms), R.shape[1]
+    for f in range(n_chain):
+        K, first, own = terms[f, 1], terms[f, 2], pairs[pair_of[f, f], 4]
+        for j in range(terms[f, 0]):
+            block, at = own + j * K * K, first + j * K
+            for a in range(K):
+                for c in range(m):
+                    total = R[at + a, c]
+                    for k in range(a):
+                        total -= H[block + a * K + k] * R[at + k, c]
+                    R[at + a, c] = total / H[block + a * K + a]
+            for g in range(f + 1, F):
+                p = pair_of[f, g]
+                Kg, base, entry, fg = terms[g, 1], pairs[p, 4], pairs[p, 5], terms[g, 2]
+                for e in range(starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]):
+                    to = fg + levels[1, entry + e] * Kg
+                    for k in range(K):
+                        for a in range(Kg):
+                            v = H[base + (e * K + k) * Kg + a]
+                            for c in range(m):
+                                R[to + a, c] -= v * R[at + k, c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def solve_up(s, H, R):
+    """L'^-1 R of the chain in place, the trailing part of R being solved already."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    F, m = len(terms), R.shape[1]
+    for f in range(n_chain - 1, -1, -1):
+        K, first, own = terms[f, 1], terms[f, 2], pairs[pair_of[f, f], 4]
+        for j in range(terms[f, 0]):
+            block, at = own + j * K * K, first + j * K
+            for g in range(f + 1, F):
+                p = pair_of[f, g]
+                Kg, base, entry, fg = terms[g, 1], pairs[p, 4], pairs[p, 5], terms[g, 2]
+                for e in range(starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]):
+                    to = fg + levels[1, entry + e] * Kg
+                    for k in range(K):
+                        for a in range(Kg):
+                            v = H[base + (e * K + k) * Kg + a]
+                            for c in range(m):
+                                R[at + k, c] -= v * R[to + a, c]
+            for a in range(K - 1, -1, -1):
+                for c in range(m):
+                    total = R[at + a, c]
+                    for k in range(a + 1, K):
+                        total -= H[block + k * K + a] * R[at + k, c]
+                    R[at + a, c] = total / H[block + a * K + a]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def selected_inverse(s, H, Sinv, E):
+    """E = the blocks of H^-1 at the pairs of levels; the lower triangle of Sinv is read."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    F = len(terms)
+    for f in range(n_chain, F):
+        for g in range(f, F):
+            p = pair_of[f, g]
+            count, base, entry = pairs[p, 3], pairs[p, 4], pairs[p, 5]
+            Kf, Kg, df, dg = terms[f, 1], terms[g, 1], terms[f, 4], terms[g, 4]
+            for e in range(count):
+                col, row = df + levels[0, entry + e] * Kf, dg + levels[1, entry + e] * Kg
+                for a in range(Kf):
+                    for c in range(Kg):
+                        r, k = max(row + c, col + a), min(row + c, col + a)
+                        E[base + (e * Kf + a) * Kg + c] = Sinv[r, k]
+    largest = terms[:, 1].max()
+    diagonal, inverse = np.empty((largest, largest)), np.empty((largest, largest))
+    for f in range(n_chain - 1, -1, -1):
+        K, own = terms[f, 1], pairs[pair_of[f, f], 4]
+        for j in range(terms[f, 0]):
+            block = own + j * K * K
+            for g in range(f + 1, F):  # V = (L^-1 B) H^-1, gathered in E
+                p = pair_of[f, g]
+                first, last = starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]
+                for v in range(pairs[p, 4] + first * K * terms[g, 1], pairs[p, 4] + last * K * terms[g, 1]):
+                    E[v] = 0.0
+            for h in range(f + 1, F):
+                ph = pair_of[f, h]
+                Kh, base_h, entry_h = terms[h, 1], pairs[ph, 4], pairs[ph, 5]
+                for x in range(starts[pairs[ph, 6] + j], starts[pairs[ph, 6] + j + 1]):
+                    bx = base_h + x * K * Kh
+                    for g in range(f + 1, h + 1):
+                        pg = pair_of[f, g]
+                        Kg, base_g, entry_g = terms[g, 1], pairs[pg, 4], pairs[pg, 5]
+                        begin = starts[pairs[pg, 6] + j]
+                        end = x + 1 if g == h else starts[pairs[pg, 6] + j + 1]
+                        if g < n_chain:
+                            source = pairs[pair_of[g, h], 4] + up[up_of[f, g, h] + x] * Kg * Kh
+                            by = base_g + begin * K * Kg
+                            for k in range(K):
+                                for a in range(Kg):
+                                    for c in range(Kh):
+                                        value = E[source + a * Kh + c]
+                                        E[bx + k * Kh + c] += H[by + k * Kg + a] * value
+                                        if g != h:
+                                            E[by + k * Kg + a] += H[bx + k * Kh + c] * value
+                        elif K == 1 and Kg == 1 and Kh == 1:
+                            row = Sinv[terms[h, 4] + levels[1, entry_h + x]]
+                            shift = terms[g, 4]
+                            mine, total = H[bx], 0.0
+                            stop = x if g == h else end
+                            for y in range(begin, stop):
+                                value = row[shift + levels[1, entry_g + y]]
+                                total += H[base_g + y] * value
+                                E[base_g + y] += mine * value
+                            if g == h:
+                                total += mine * row[shift + levels[1, entry_g + x]]
+                            E[bx] += total
+                        else:
+                            row = terms[h, 4] + levels[1, entry_h + x] * Kh
+                            for y in range(begin, end):
+                                col = terms[g, 4] + levels[1, entry_g + y] * Kg
+                                by = base_g + y * K * Kg
+                                same = g == h and y == x
+                                for a in range(Kg):
+                                    for c in range(Kh):
+                                        value = Sinv[max(row + c, col + a), min(row + c, col + a)]
+                                        for k in range(K):
+                                            E[bx + k * Kh + c] += H[by + k * Kg + a] * value
+                                            if not same:
+                                                E[by + k * Kg + a] += H[bx + k * Kh + c] * value
+            for a in range(K):
+                for c in range(K):
+                    diagonal[a, c] = 1.0 if a == c else 0.0
+            for g in range(f + 1, F):  # I + V (L^-1 B)', then H^-1 beside the block: -L'^-1 V
+                p = pair_of[f, g]
+                Kg = terms[g, 1]
+                for e in range(starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]):
+                    at = pairs[p, 4] + e * K * Kg
+                    for a in range(K):
+                        for c in range(K):
+                            total = 0.0
+                            for k in range(Kg):
+                                total += E[at + a * Kg + k] * H[at + c * Kg + k]
+                            diagonal[a, c] += total
+                    for a in range(K - 1, -1, -1):
+                        for c in range(Kg):
+                            total = -E[at + a * Kg + c]
+                            for k in range(a + 1, K):
+                                total -= H[block + k * K + a] * E[at + k * Kg + c]
+                            E[at + a * Kg + c] = total / H[block + a * K + a]
+            for a in range(K):  # L^-1
+                for c in range(K):
+                    total = 1.0 if a == c else 0.0
+                    for k in range(c, a):
+                        total -= H[block + a * K + k] * inverse[k, c]
+                    inverse[a, c] = total / H[block + a * K + a] if c <= a else 0.0
+            for a in range(K):
+                for c in range(K):
+                    total = 0.0
+                    for k in range(a, K):
+                        for m in range(c, K):
+                            total += inverse[k, a] * diagonal[k, m] * inverse[m, c]
+                    E[block + a * K + c] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def logdet_slopes(s, lam, W, E, G):
+    """G_f = half the derivative of log det H in Lambda_f, the weights held fixed.
+
+    The sum over levels of (Z'WZ Lambda H^-1) at (fj, fj); written with the cross-products, not
+    with Lambda^-1, so that it also holds where Lambda is singular.
+    """
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    at = _lambda_starts(terms)
+    G[:] = 0.0
+    largest = terms[:, 1].max()
+    sums = np.empty((largest, largest, largest, largest))
+    for p in range(len(pairs)):
+        f, g, count, base = pairs[p, 0], pairs[p, 1], pairs[p, 3], pairs[p, 4]
+        Kf, Kg = terms[f, 1], terms[g, 1]
+        if Kf == 1 and Kg == 1:
+            total = 0.0
+            for e in range(base, base + count):
+                total += W[e] * E[e]
+            G[at[f]] += total * lam[at[g]]
+            if f != g:
+                G[at[g]] += total * lam[at[f]]
+            continue
+        sums[:] = 0.0  # of W[a, c] E[k, m] over the entries
+        for e in range(count):
+            block = base + e * Kf * Kg
+            for a in range(Kf):
+                for c in range(Kg):
+                    w = W[block + a * Kg + c]
+                    for k in range(Kf):
+                        for m in range(Kg):
+                            sums[a, c, k, m] += w * E[block + k * Kg + m]
+        for a in range(Kf):
+            for c in range(Kg):
+                for k in range(Kf):
+                    for m in range(Kg):
+                        v = sums[a, c, k, m]
+                        G[at[f] + a * Kf + k] += v * lam[at[g] + c * Kg + m]
+                        if f != g:
+                            G[at[g] + c * Kg + m] += v * lam[at[f] + a * Kf + k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def outer_sums(s, A, B, G):
+    """G_f += sum over levels of a_j b_j', for flat effects A and B."""
+    terms = s[0]
+    at = _lambda_starts(terms)
+    for f in range(len(terms)):
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        for j in range(J):
+            for a in range(K):
+                for c in range(K):
+                    G[at[f] + a * K + c] += A[first + j * K + a] * B[first + j * K + c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def half_solve_rows(s, lam, H, index, Z, chain, trailing):
+    """L^-1 m for sparse rows m of Z Lambda, whatever levels they pair.
+
+    ``index`` (rows, F) and ``Z`` (rows, columns) are of the new rows; ``chain`` (rows,) receives
+    the squared norm of the chain part, ``trailing`` (rows, q) the right-hand side left for the
+    dense factor.
+    """
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    F, rows = len(terms), len(index)
+    at = _lambda_starts(terms)
+    largest = terms[:, 1].max()
+    # Levels of a chain term that a row reaches: its own, and the parents of those before.
+    node = np.empty((F, F + 1), dtype=np.int64)
+    part = np.zeros((F, F + 1, largest))
+    active = np.zeros(F, dtype=np.int64)
+    trailing[:] = 0.0
+    for r in range(rows):
+        total = 0.0
+        for f in range(F):
+            K, column = terms[f, 1], terms[f, 3]
+            active[f] = 1
+            node[f, 0] = index[r, f]
+            for c in range(K):
+                value = 0.0
+                for a in range(c, K):
+                    value += lam[at[f] + a * K + c] * Z[r, column + a]
+                part[f, 0, c] = value
+                if f >= n_chain:
+                    trailing[r, terms[f, 4] + index[r, f] * K + c] += value
+        for f in range(n_chain):
+            K, own = terms[f, 1], pairs[pair_of[f, f], 4]
+            for x in range(active[f]):
+                j = node[f, x]
+                block = own + j * K * K
+                for a in range(K):
+                    value = part[f, x, a]
+                    for k in range(a):
+                        value -= H[block + a * K + k] * part[f, x, k]
+                    part[f, x, a] = value / H[block + a * K + a]
+                    total += part[f, x, a] * part[f, x, a]
+                for g in range(f + 1, F):
+                    p = pair_of[f, g]
+                    Kg, base, entry = terms[g, 1], pairs[p, 4], pairs[p, 5]
+                    for e in range(starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]):
+                        level = levels[1, entry + e]
+                        place = 0
+                        if g < n_chain:
+                            while place < active[g] and node[g, place] != level:
+                                place += 1
+                            if place == active[g]:
+                                active[g] += 1
+                                node[g, place] = level
+                                part[g, place] = 0.0
+                        for a in range(Kg):
+                            value = 0.0
+                            for k in range(K):
+                                value += H[base + (e * K + k) * Kg + a] * part[f, x, k]
+                            if g < n_chain:
+                                part[g, place, a] -= value
+                            else:
+                                trailing[r, terms[g, 4] + level * Kg + a] -= value
+        chain[r] = total

@@ -1,0 +1,266 @@
+"""The structure of the random effects: which levels meet, and in which order to eliminate them.
+
+H = I + Lambda' Z'WZ Lambda has a K x K block wherever two levels share a row. Terms are
+eliminated one after the other. A *chain* of terms, each nested in all later ones of the chain,
+goes first: a level of a chain term is coupled to no other level of its own term, so its block
+stands alone, and eliminating it fills in nothing inside the chain. What is left, the *trailing*
+terms, is one dense Schur complement of q columns. So one factor, nested factors, the same factor
+twice and observation-level effects cost O(levels); two crossed factors cost what the smaller one
+does (the scheme of MixedModels.jl, with nesting).
+
+The selected inverse (Takahashi, Fagan & Chen 1973) gives the entries of H^-1 at the same pairs
+of levels, which is all that gradients, leverages and conditional variances need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.intp]
+Small = NDArray[np.int32]
+Whole = NDArray[np.int64]
+
+
+class Grouped(Protocol):
+    """A random-effects term as the linear algebra sees it."""
+
+    @property
+    def index(self) -> Integers: ...
+    @property
+    def Z(self) -> Array: ...
+    @property
+    def levels(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """Symbolic elimination of F terms over n rows. Terms are in order of elimination.
+
+    Attributes
+    ----------
+    order
+        Position of each term in the formula.
+    n_chain
+        Number of chain terms; they come first.
+    terms
+        (F, 5): levels J, columns K, first effect in u, first column in Z, first column in the
+        dense Schur complement (-1 for a chain term).
+    pairs
+        (P, 7) for every pair of terms f <= g: f, g, row of ``slots``, number of entries, first
+        value in a flat array of blocks, first entry in ``levels``, first pointer in ``starts``
+        (-1 unless f is a chain term).
+    pair_of
+        (F, F) number of the pair (f, g).
+    slots
+        (R, n) for every row the entry of a pair, one line for each distinct pattern.
+    levels
+        (2, entries) level of f and of g of every entry, sorted by the first, then the second.
+    starts
+        For a chain term f and a later g: where the entries of each level of f start.
+    up, up_of
+        For a chain term f, a chain term g > f and any h >= g: from the entry of (f, h) to that
+        of (g, h); ``up_of`` (F, F, F) says where in ``up`` it starts.
+    """
+
+    order: tuple[int, ...]
+    n_chain: int
+    terms: Whole
+    pairs: Whole
+    pair_of: Whole
+    slots: Small
+    levels: Small
+    starts: Whole
+    up: Small
+    up_of: Whole
+
+    @property
+    def arrays(self) -> tuple[object, ...]:
+        """What the kernels take."""
+        return (
+            self.terms,
+            self.pairs,
+            self.pair_of,
+            self.slots,
+            self.levels,
+            self.starts,
+            self.up,
+            self.up_of,
+            self.n_chain,
+        )
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return int(self.slots.shape[1])
+
+    @property
+    def effects(self) -> int:
+        """Number of random effects."""
+        return int(np.sum(self.terms[:, 0] * self.terms[:, 1]))
+
+    @property
+    def q(self) -> int:
+        """Order of the dense Schur complement."""
+        trailing = self.terms[self.n_chain :]
+        return int(np.sum(trailing[:, 0] * trailing[:, 1]))
+
+    @property
+    def values(self) -> int:
+        """Length of a flat array of blocks."""
+        J, K = self.terms[:, 0], self.terms[:, 1]
+        f, g, count = self.pairs[:, 0], self.pairs[:, 1], self.pairs[:, 3]
+        return int(np.sum(count * K[f] * K[g]))
+
+    def split(self, flat: Array) -> list[Array]:
+        """A flat (effects,) or (effects, m) array as (J_f, K_f[, m]), in the formula's order."""
+        out: list[Array] = [flat] * len(self.order)
+        for f, place in enumerate(self.order):
+            J, K, first = (int(v) for v in self.terms[f, :3])
+            out[place] = flat[first : first + J * K].reshape(J, K, *flat.shape[1:])
+        return out
+
+    def join(self, parts: list[Array]) -> Array:
+        """The inverse of :meth:`split`."""
+        ordered = [parts[place] for place in self.order]
+        return np.concatenate([part.reshape(-1, *part.shape[2:]) for part in ordered])
+
+    def pack(self, matrices: tuple[Array, ...]) -> Array:
+        """K_f x K_f matrices, given in the formula's order, as one flat array."""
+        return np.concatenate([matrices[place].ravel() for place in self.order])
+
+    def unpack(self, flat: Array) -> tuple[Array, ...]:
+        """The inverse of :meth:`pack`."""
+        out: list[Array] = [flat] * len(self.order)
+        first = 0
+        for f, place in enumerate(self.order):
+            K = int(self.terms[f, 1])
+            out[place] = flat[first : first + K * K].reshape(K, K)
+            first += K * K
+        return tuple(out)
+
+
+def structure_of(terms: tuple[Grouped, ...]) -> Structure:
+    """Find the chain, and the pairs of levels that meet in a row."""
+    J = [len(t.levels) for t in terms]
+    K = [t.Z.shape[1] for t in terms]
+    index = [np.ascontiguousarray(t.index, dtype=np.int32) for t in terms]
+    meet = _Meetings(index, J)
+    chain, trailing = _chain(meet, J, K)
+    order = (*chain, *trailing)
+    F, n_chain = len(order), len(chain)
+
+    table = np.empty((F, 5), dtype=np.int64)
+    effect = column = dense = 0
+    for f, place in enumerate(order):
+        table[f] = J[place], K[place], effect, column, dense if f >= n_chain else -1
+        effect += J[place] * K[place]
+        column += K[place]
+        dense += J[place] * K[place] if f >= n_chain else 0
+
+    slots: list[Small] = []
+    line_of: dict[int, int] = {}
+    pairs, levels, starts = [], [], []
+    pair_of = np.full((F, F), -1, dtype=np.int64)
+    slot_of: dict[tuple[int, int], Small] = {}
+    value = entry = start = 0
+    for f in range(F):
+        for g in range(f, F):
+            slot, first, second = meet.entries(order[f], order[g])
+            if id(slot) not in line_of:
+                line_of[id(slot)] = len(slots)
+                slots.append(slot)
+            slot_of[f, g] = slot
+            pair_of[f, g] = pair_of[g, f] = len(pairs)
+            chained = f < n_chain and g > f
+            count = len(first)
+            pairs.append((f, g, line_of[id(slot)], count, value, entry, start if chained else -1))
+            levels.append(np.stack([first, second]))
+            value += count * K[order[f]] * K[order[g]]
+            entry += count
+            if chained:
+                starts.append(np.searchsorted(first, np.arange(J[order[f]] + 1)))
+                start += J[order[f]] + 1
+    up: list[Small] = []
+    up_of = np.full((F, F, F), -1, dtype=np.int64)
+    length = 0
+    for f in range(n_chain):
+        for g in range(f + 1, n_chain):
+            for h in range(g, F):
+                move = np.empty(int(pairs[pair_of[f, h]][3]), dtype=np.int32)
+                move[slot_of[f, h]] = slot_of[g, h]
+                up.append(move)
+                up_of[f, g, h] = length
+                length += len(move)
+    return Structure(
+        order=order,
+        n_chain=n_chain,
+        terms=table,
+        pairs=np.array(pairs, dtype=np.int64),
+        pair_of=pair_of,
+        slots=np.stack(slots),
+        levels=np.concatenate(levels, axis=1),
+        starts=np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
+        up=np.concatenate([np.zeros(0, dtype=np.int32), *up]),
+        up_of=up_of,
+    )
+
+
+def _chain(meet: _Meetings, J: list[int], K: list[int]) -> tuple[list[int], list[int]]:
+    """Terms to eliminate blockwise, innermost first, and the rest."""
+    by_size = sorted(range(len(J)), key=lambda f: -J[f] * K[f])
+    chain: list[int] = []
+    for f in by_size:
+        if all(meet.is_nested(inner, f) for inner in chain):
+            chain.append(f)
+    return chain, [f for f in range(len(J)) if f not in chain]
+
+
+class _Meetings:
+    """The distinct pairs of levels of two terms, found once for each pair of terms."""
+
+    def __init__(self, index: list[Small], J: list[int]) -> None:
+        self.index, self.J = index, J
+        self._found: dict[tuple[int, int], tuple[Small, Small, Small]] = {}
+        self._nested: dict[tuple[int, int], bool] = {}
+
+    def is_nested(self, f: int, g: int) -> bool:
+        """Whether every level of f meets one level of g only."""
+        if (f, g) not in self._nested:
+            parent = np.zeros(self.J[f], dtype=np.int32)
+            parent[self.index[f]] = self.index[g]
+            self._nested[f, g] = bool(np.array_equal(parent[self.index[f]], self.index[g]))
+        return self._nested[f, g]
+
+    def entries(self, f: int, g: int) -> tuple[Small, Small, Small]:
+        """(n,) entry of every row, and the levels of f and g of every entry, sorted."""
+        if f == g:
+            each = np.arange(self.J[f], dtype=np.int32)
+            return self.index[f], each, each
+        if (f, g) not in self._found:
+            self._found[f, g] = self._search(f, g)
+        return self._found[f, g]
+
+    def _search(self, f: int, g: int) -> tuple[Small, Small, Small]:
+        if self.is_nested(f, g):
+            parent = np.zeros(self.J[f], dtype=np.int32)
+            parent[self.index[f]] = self.index[g]
+            return self.index[f], np.arange(self.J[f], dtype=np.int32), parent
+        code = self.index[f].astype(np.int64) * self.J[g] + self.index[g]
+        cells = self.J[f] * self.J[g]
+        if cells <= 4 * len(code):  # counting is faster than sorting
+            present = np.zeros(cells, dtype=bool)
+            present[code] = True
+            unique = np.flatnonzero(present)
+            rank = np.empty(cells, dtype=np.int32)
+            rank[unique] = np.arange(len(unique), dtype=np.int32)
+            slot = rank[code]
+        else:
+            unique, inverse = np.unique(code, return_inverse=True)
+            slot = inverse.astype(np.int32)
+        first, second = np.divmod(unique, self.J[g])
+        return slot, first.astype(np.int32), second.astype(np.int32)
