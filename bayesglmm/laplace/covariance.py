@@ -75,14 +75,17 @@ def covariance_of(terms: tuple[Term, ...]) -> Covariance:
     return Covariance(tuple(len(t.columns) for t in terms), tuple(entries))
 
 
-def canonical(covariance: Covariance, theta: Array) -> Array:
-    """The same covariance with the diagonals of every Lambda >= 0."""
+def canonical_signs(covariance: Covariance, theta: Array) -> Array:
+    """+1 or -1 for every entry: times theta, the diagonals of every Lambda are >= 0."""
     signs = []
     for factor in covariance.lambdas(theta):
         signs.append(np.where(np.diag(factor) < 0, -1.0, 1.0))
-    return np.array(
-        [v * signs[f][c] for v, (f, _, c) in zip(theta, covariance.entries, strict=True)]
-    )
+    return np.array([signs[f][c] for f, _, c in covariance.entries])
+
+
+def canonical(covariance: Covariance, theta: Array) -> Array:
+    """The same covariance with the diagonals of every Lambda >= 0."""
+    return np.asarray(theta * canonical_signs(covariance, theta))
 
 
 def sd_corr(factor: Array) -> tuple[Array, Array]:

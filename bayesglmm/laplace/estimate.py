@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from bayesglmm.laplace.blocks import Array, Integers
+from bayesglmm.laplace.factor import Factor, variance_at
 from bayesglmm.laplace.outcome import Outcome
-
-EffectVariance = Callable[[Sequence[tuple[Integers, Array]]], Array]
+from bayesglmm.laplace.structure import Array, Integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +33,11 @@ class Estimate:
         (J_f, K_f) conditional modes b of every term, link scale.
     mode_cov
         (J_f, K_f, K_f) conditional covariances of b given the parameters (lme4's condVar).
-    effect_variance
-        ((index, Z) of every term, m rows) -> (m,) variance of sum_f z_f'b_f given the
-        parameters, covariances between terms included.
+    factor, transforms, relative_to
+        The factorised precision of the effects given the parameters, in standardised columns;
+        (K_f, K_f) T that carry effects of those to the model's; and what the effects are
+        relative to: sigma in a linear mixed model, 1 elsewhere. Without random effects None,
+        empty and 1.
     coef_map
         (J_f, K_f, p) sensitivity -db/dbeta: b given beta moves by -coef_map (beta - beta_hat).
     vcov_slopes, scale_cov
@@ -63,7 +64,9 @@ class Estimate:
     component_cov: Array
     modes: tuple[Array, ...]
     mode_cov: tuple[Array, ...]
-    effect_variance: EffectVariance
+    factor: Factor | None
+    transforms: tuple[Array, ...]
+    relative_to: float
     coef_map: tuple[Array, ...]
     vcov_slopes: Array
     scale_cov: Array
@@ -79,6 +82,17 @@ class Estimate:
             for array in value if isinstance(value, tuple) else (value,):
                 if isinstance(array, np.ndarray):
                     array.setflags(write=False)
+
+    def effect_variance(self, groups: Sequence[tuple[Integers, Array]]) -> Array:
+        """(m,) variance of sum_f z_f'b_f given the parameters, covariances between terms included.
+
+        ``groups`` are (index, Z) of every term, m rows.
+        """
+        if self.factor is None:
+            return np.zeros(0)
+        columns = tuple(Z @ T for (_, Z), T in zip(groups, self.transforms, strict=True))
+        index = tuple(index for index, _ in groups)
+        return self.relative_to**2 * variance_at(self.factor, index, columns)
 
     def degrees_of_freedom(self, L: Array) -> Array:
         """(m,) degrees of freedom of each row of L beta.

@@ -66,7 +66,7 @@ def factorize(structure: Structure, W: Array, lam: Array) -> Factor:
 def solve(factor: Factor, rhs: Array) -> Array:
     """H^-1 rhs for (effects, m)."""
     s, q = factor.structure.arrays, factor.structure.q
-    R = np.array(rhs)
+    R = np.array(rhs, order="C")
     kernels.solve_down(s, factor.H, R)
     if q:
         R[-q:] = dpotrs(factor.S.T, R[-q:], lower=0)[0]

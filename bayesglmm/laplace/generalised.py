@@ -7,43 +7,38 @@ import numpy as np
 from bayesglmm.design import Design
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
-from bayesglmm.laplace.blocks import Array, layout_of, solve, transpose_product
-from bayesglmm.laplace.covariance import (
-    canonical,
-    component_values,
-    covariance_of,
-    transformed,
-)
+from bayesglmm.families.compiled import Density
+from bayesglmm.laplace import kernels
+from bayesglmm.laplace.covariance import component_values, covariance_of, transformed
 from bayesglmm.laplace.estimate import Estimate
+from bayesglmm.laplace.factor import solve
 from bayesglmm.laplace.glm import fit_glm
-from bayesglmm.laplace.judge import invert_information, judge, separation_notes, snap_to_zero
-from bayesglmm.laplace.marginal import Problem, Value, laplace
-from bayesglmm.laplace.optimise import hessian, maximise
+from bayesglmm.laplace.judge import invert_information, judge, separation_notes, settle
+from bayesglmm.laplace.marginal import Value, laplace
+from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.options import ML
-from bayesglmm.laplace.pirls import scale_down, scale_up
+from bayesglmm.laplace.pirls import Problem
 from bayesglmm.laplace.quadrature import adaptive
-from bayesglmm.laplace.standardise import (
-    coefficient_map,
-    effect_variance,
-    mode_covariance,
-    standardised,
-)
+from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
+from bayesglmm.laplace.structure import Array
 
 _START = 1.0  # sd of the (standardised) random effects at the start; lme4's start
 
 
-def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Estimate:
-    layout, transforms = standardised(layout_of(design.random), design)
+def generalised_mixed(
+    design: Design, columns: Coordinates, likelihood: Likelihood, options: ML
+) -> Estimate:
+    X, structure, transforms = columns.X, columns.structure, columns.transforms
     covariance = covariance_of(design.random)
-    problem = Problem(design.X, design.offset, likelihood, layout, covariance)
-    glm = fit_glm(design.X, design.offset, likelihood)
+    problem = Problem(columns, design.offset, Density(likelihood), covariance)
+    glm = fit_glm(X, design.offset, likelihood)
     has_scale, p, k = likelihood.family.has_scale, design.p, covariance.size
     sigma0 = 1.0
     if has_scale:
         sigma0 = float(np.sqrt(likelihood.deviance(likelihood.link.inverse(glm.eta)) / design.n))
     # beta is searched in coordinates in which its information is the identity.
     root = _inverse_root(glm.information / sigma0**2)
-    warm = [np.zeros(size) for size in layout.sizes]
+    warm = problem.zeros()
 
     def unpack(x: Array) -> tuple[Array, Array, float]:
         sigma = float(np.exp(x[k + p])) if has_scale else 1.0
@@ -80,28 +75,25 @@ def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Es
     best = maximise(objective, start, scale)
     if not np.isfinite(best.value):
         raise FitError("the likelihood is not finite at the starting values; rescale covariates")
-    x = best.x.copy()
-    x[:k] = canonical(covariance, x[:k])
-    x[:k] = snap_to_zero(lambda t: objective(np.append(t, x[k:]))[0], covariance, x[:k])
-    curvature = hessian(objective, x, scale)
+    x, curvature = settle(objective, covariance, best, scale)
     at = evaluate(x)
     theta, beta, sigma = unpack(x)
     everything, flat = invert_information(-curvature)
     order = [*range(k), *([k + p] if has_scale else [])]
     scale_cov = everything[np.ix_(order, order)]
     modes = at.modes
-    w = -modes.l2
-    cross = scale_down(modes.factor.lambdas, transpose_product(layout, w[:, None] * design.X))
+    wx = X * -modes.l[2][:, None]
+    sums = np.empty((structure.effects, p))
+    kernels.sum_rows(structure.arrays, columns.Z, wx, sums)
+    cross = np.empty_like(sums)
+    kernels.scale_sums(structure.arrays, modes.factor.lam, sums, cross)
     ux = solve(modes.factor, cross)
     if options.vcov == "conditional":
-        schur = design.X.T @ (w[:, None] * design.X) - sum(
-            np.einsum("jka,jkb->ab", c, u) for c, u in zip(cross, ux, strict=True)
-        )
-        vcov = np.linalg.pinv(schur, hermitian=True)
+        vcov = np.linalg.pinv(X.T @ wx - cross.T @ ux, hermitian=True)
     else:
         block = slice(k, k + p)
         vcov = root @ everything[block, block] @ root.T
-    separated = separation_notes(likelihood, design.X @ beta)
+    separated = separation_notes(likelihood, X @ beta)
     if separated:  # the likelihood is flat towards infinity: there is no curvature to read
         vcov = np.full_like(vcov, np.nan)
     outcome, component_cov = judge(
@@ -125,9 +117,13 @@ def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Es
         sigma=sigma,
         component_values=np.append(values, sigma) if has_scale else values,
         component_cov=component_cov,
-        modes=tuple(scale_up(transforms, scale_up(modes.factor.lambdas, modes.u))),
+        modes=tuple(
+            v @ T.T for v, T in zip(structure.split(modes.b[:, 0]), transforms, strict=True)
+        ),
         mode_cov=mode_covariance(modes.factor, transforms, 1.0),
-        effect_variance=effect_variance(modes.factor, transforms, 1.0),
+        factor=modes.factor,
+        transforms=transforms,
+        relative_to=1.0,
         coef_map=coefficient_map(modes.factor, transforms, ux),
         vcov_slopes=np.zeros((0, p, p)),
         scale_cov=np.zeros((0, 0)),

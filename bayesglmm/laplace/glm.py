@@ -8,7 +8,7 @@ import numpy as np
 
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
-from bayesglmm.laplace.blocks import Array
+from bayesglmm.laplace.structure import Array
 
 _MAX_STEPS = 100
 

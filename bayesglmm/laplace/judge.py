@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.families import Likelihood
-from bayesglmm.laplace.blocks import Array
 from bayesglmm.laplace.covariance import (
     Covariance,
+    canonical_signs,
     component_values,
     components,
     transformed,
 )
-from bayesglmm.laplace.optimise import Optimum
+from bayesglmm.laplace.optimise import Array, Objective, Optimum, hessian
 from bayesglmm.laplace.outcome import Outcome
 
 _ZERO = 1e-5  # a diagonal of Lambda below this is tested against exactly zero
@@ -49,18 +47,27 @@ def separation_notes(likelihood: Likelihood, eta: Array) -> tuple[str, ...]:
     )
 
 
-def snap_to_zero(
-    objective: Callable[[Array], float], covariance: Covariance, theta: Array
-) -> Array:
-    """Set a diagonal of Lambda that vanished to exactly zero, if the likelihood agrees."""
-    out = theta
-    for k, (_, r, c) in enumerate(covariance.entries):
-        if r == c and 0.0 < abs(theta[k]) < _ZERO:
-            trial = out.copy()
-            trial[k] = 0.0
-            if objective(trial) >= objective(out) - 1e-8:
-                out = trial
-    return out
+def settle(
+    objective: Objective, covariance: Covariance, best: Optimum, scale: Array
+) -> tuple[Array, Array]:
+    """The optimum with canonical theta, which comes first in x, and the curvature there.
+
+    A diagonal of Lambda that vanished is set to exactly zero, if the likelihood agrees.
+    """
+    k = covariance.size
+    signs = np.ones(len(best.x))
+    signs[:k] = canonical_signs(covariance, best.x[:k])
+    x, curvature = signs * best.x, best.curvature * np.outer(signs, signs)
+    snapped = x
+    for entry, (_, row, column) in enumerate(covariance.entries):
+        if row == column and 0.0 < x[entry] < _ZERO:
+            trial = snapped.copy()
+            trial[entry] = 0.0
+            if objective(trial)[0] >= objective(snapped)[0] - 1e-8:
+                snapped = trial
+    if snapped is not x:
+        curvature = hessian(objective, snapped, scale)
+    return snapped, curvature
 
 
 def invert_information(information: Array) -> tuple[Array, Array]:

@@ -32,13 +32,13 @@ def add_effects(s, Z, fixed, b, eta):
         line = pairs[pair_of[f, f], 2]
         if K == 1:
             for i in range(n):
-                eta[i] += Z[i, column] * b[first + slots[line, i]]
+                eta[i] += Z[i, column] * b[first + slots[line, i], 0]
         else:
             for i in range(n):
                 at = first + slots[line, i] * K
                 total = 0.0
                 for k in range(K):
-                    total += Z[i, column + k] * b[at + k]
+                    total += Z[i, column + k] * b[at + k, 0]
                 eta[i] += total
 
 
@@ -57,25 +57,6 @@ def sum_rows(s, Z, V, out):
                 z = Z[i, column + k]
                 for c in range(m):
                     out[at + k, c] += z * V[i, c]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def sum_row_vector(s, Z, v, out):
-    """out = Z'v for v (n,)."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
-    n = len(v)
-    out[:] = 0.0
-    for f in range(len(terms)):
-        K, first, column = terms[f, 1], terms[f, 2], terms[f, 3]
-        line = pairs[pair_of[f, f], 2]
-        if K == 1:
-            for i in range(n):
-                out[first + slots[line, i]] += Z[i, column] * v[i]
-        else:
-            for i in range(n):
-                at = first + slots[line, i] * K
-                for k in range(K):
-                    out[at + k] += Z[i, column + k] * v[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -132,18 +113,20 @@ def _lambda_starts(terms):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scale_effects(s, lam, u, b):
-    """b = Lambda u, level by level, for u (effects,)."""
+def scale_effects(s, lam, U, B):
+    """B = Lambda U, level by level, for U (effects, m)."""
     terms = s[0]
     at = _lambda_starts(terms)
+    m = U.shape[1]
     for f in range(len(terms)):
         J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
         for j in range(J):
             for a in range(K):
-                total = 0.0
-                for c in range(a + 1):  # Lambda is lower triangular
-                    total += lam[at[f] + a * K + c] * u[first + j * K + c]
-                b[first + j * K + a] = total
+                for k in range(m):
+                    total = 0.0
+                    for c in range(a + 1):  # Lambda is lower triangular
+                        total += lam[at[f] + a * K + c] * U[first + j * K + c, k]
+                    B[first + j * K + a, k] = total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -405,7 +388,9 @@ def selected_inverse(s, H, Sinv, E):
             for g in range(f + 1, F):  # V = (L^-1 B) H^-1, gathered in E
                 p = pair_of[f, g]
                 first, last = starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]
-                for v in range(pairs[p, 4] + first * K * terms[g, 1], pairs[p, 4] + last * K * terms[g, 1]):
+                for v in range(
+                    pairs[p, 4] + first * K * terms[g, 1], pairs[p, 4] + last * K * terms[g, 1]
+                ):
                     E[v] = 0.0
             for h in range(f + 1, F):
                 ph = pair_of[f, h]
@@ -531,15 +516,19 @@ def logdet_slopes(s, lam, W, E, G):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def outer_sums(s, A, B, G):
-    """G_f += sum over levels of a_j b_j', for flat effects A and B."""
+    """G_f += sum over levels of A_j B_j', summed over the columns of A and B (effects, m)."""
     terms = s[0]
     at = _lambda_starts(terms)
+    m = A.shape[1]
     for f in range(len(terms)):
         J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
         for j in range(J):
             for a in range(K):
                 for c in range(K):
-                    G[at[f] + a * K + c] += A[first + j * K + a] * B[first + j * K + c]
+                    total = 0.0
+                    for k in range(m):
+                        total += A[first + j * K + a, k] * B[first + j * K + c, k]
+                    G[at[f] + a * K + c] += total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -8,45 +8,39 @@ from scipy.linalg import cho_solve
 from bayesglmm.design import Design
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
-from bayesglmm.laplace.blocks import Array, layout_of, row_product
+from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import (
-    canonical,
     component_values,
     covariance_of,
     transformed,
 )
 from bayesglmm.laplace.estimate import Estimate
-from bayesglmm.laplace.judge import invert_information, judge, snap_to_zero
-from bayesglmm.laplace.optimise import hessian, maximise
+from bayesglmm.laplace.judge import invert_information, judge, settle
+from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.options import ML
-from bayesglmm.laplace.pirls import scale_up
 from bayesglmm.laplace.pls import (
-    LinearProblem,
     deviance,
     linear_problem,
     penalised_least_squares,
+    sensitivity,
 )
-from bayesglmm.laplace.standardise import (
-    coefficient_map,
-    effect_variance,
-    mode_covariance,
-    standardised,
-)
+from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
+from bayesglmm.laplace.structure import Array
 
 _START = 1.0  # sd of the random effects at the start, relative to sigma; lme4's start
 
 
-def linear_mixed(design: Design, likelihood: Likelihood, options: ML) -> Estimate:
-    layout, transforms = standardised(layout_of(design.random), design)
+def linear_mixed(
+    design: Design, columns: Coordinates, likelihood: Likelihood, options: ML
+) -> Estimate:
+    structure, transforms = columns.structure, columns.transforms
     covariance = covariance_of(design.random)
-    if any(design.n == J for J, _ in layout.sizes):
+    if any(design.n == J for J in structure.terms[:, 0]):
         raise FitError(
             f"a random effect for each of the {design.n} rows cannot be told apart from the "
             "residual of a Gaussian model; remove the observation-level term"
         )
-    problem = linear_problem(
-        design.X, likelihood.y - design.offset, likelihood.w, layout, covariance
-    )
+    problem = linear_problem(columns, likelihood.y - design.offset, likelihood.w, covariance)
 
     def objective(theta: Array) -> tuple[float, Array]:
         try:
@@ -56,22 +50,27 @@ def linear_mixed(design: Design, likelihood: Likelihood, options: ML) -> Estimat
         return -0.5 * value, -0.5 * gradient
 
     start = covariance.identity(_START)
-    best = maximise(objective, start, np.full(covariance.size, 0.3))
-    theta = canonical(covariance, best.x)
-    theta = snap_to_zero(lambda t: objective(t)[0], covariance, theta)
+    scale = np.full(covariance.size, 0.3)
+    best = maximise(objective, start, scale)
+    theta, curvature = settle(objective, covariance, best, scale)
     at = penalised_least_squares(problem, theta)
     df = design.n - design.p if options.reml else design.n
     sigma = float(np.sqrt(at.rss / df))
-    joint = _linear_information(problem, theta, sigma, df, options.reml)
+    moves = sensitivity(problem, at)
+    joint = _joint_information(-curvature, moves.rss, sigma, df)
     scale_cov, flat = invert_information(joint)
-    inverse_fixed = cho_solve(at.fixed, np.eye(design.p))
-    conditional = inverse_fixed * sigma**2
-    slopes, drift = _linear_sensitivity(problem, theta, sigma, conditional)
+    unit = cho_solve(at.fixed, np.eye(design.p))
+    conditional = sigma**2 * unit
     vcov = conditional
     if options.vcov == "hessian":
-        vcov = conditional + drift.T @ scale_cov[:-1, :-1] @ drift
+        vcov = conditional + moves.beta.T @ scale_cov[:-1, :-1] @ moves.beta
+    slopes = np.concatenate([-(conditional @ moves.fixed @ unit), 2.0 * conditional[None]])
     asymptotic = options.df == "asymptotic"
-    b = scale_up(at.factor.lambdas, at.u)
+    b = np.empty_like(at.u)
+    kernels.scale_effects(structure.arrays, at.factor.lam, at.u, b)
+    eta = np.empty(design.n)
+    fixed = columns.X @ at.beta + design.offset
+    kernels.add_effects(structure.arrays, columns.Z, fixed, b, eta)
     value = objective(theta)[0]
     raw = transformed(covariance, theta, transforms)
     outcome, component_cov = judge(
@@ -85,54 +84,31 @@ def linear_mixed(design: Design, likelihood: Likelihood, options: ML) -> Estimat
         sigma=sigma,
         component_values=np.append(component_values(covariance, raw, sigma), sigma),
         component_cov=component_cov,
-        modes=tuple(scale_up(transforms, b)),
+        modes=tuple(v @ T.T for v, T in zip(structure.split(b[:, 0]), transforms, strict=True)),
         mode_cov=mode_covariance(at.factor, transforms, sigma),
-        effect_variance=effect_variance(at.factor, transforms, sigma),
+        factor=at.factor,
+        transforms=transforms,
+        relative_to=sigma,
         coef_map=coefficient_map(at.factor, transforms, at.ux),
         vcov_slopes=np.zeros((0, design.p, design.p)) if asymptotic else slopes,
         scale_cov=np.zeros((0, 0)) if asymptotic else scale_cov,
         df_residual=np.inf,
-        eta=design.X @ at.beta + design.offset + row_product(layout, b),
+        eta=eta,
         loglik=value,
         n_parameters=design.p + covariance.size + 1,
         outcome=outcome,
     )
 
 
-def _linear_information(
-    problem: LinearProblem, theta: Array, sigma: float, df: int, reml: bool
-) -> Array:
-    """Observed information of (theta, log sigma), beta profiled out."""
-    size = len(theta)
+def _joint_information(profiled: Array, rss_slopes: Array, sigma: float, df: int) -> Array:
+    """Observed information of (theta, log sigma) from that of theta with sigma profiled out.
 
-    def at_sigma(t: Array) -> tuple[float, Array]:
-        value, gradient = deviance(problem, t, reml, sigma)
-        return 0.5 * value, 0.5 * gradient
-
+    In l = log sigma the deviance is 2 df l + rss e^{-2l}, plus what depends on theta only.
+    """
+    size = len(profiled)
     out = np.empty((size + 1, size + 1))
-    out[:size, :size] = hessian(at_sigma, theta, np.ones(size))
-    # In l = log sigma the deviance is 2 df l + rss e^{-2l}, plus what depends on theta only.
-    up = deviance(problem, theta, reml, sigma * np.exp(1e-4))[1]
-    down = deviance(problem, theta, reml, sigma * np.exp(-1e-4))[1]
-    out[:size, size] = out[size, :size] = 0.5 * (up - down) / 2e-4
-    rss = penalised_least_squares(problem, theta).rss
-    out[size, size] = 2.0 * rss / sigma**2
+    cross = -rss_slopes / sigma**2
+    out[:size, :size] = profiled + np.outer(cross, cross) / (2.0 * df)
+    out[:size, size] = out[size, :size] = cross
+    out[size, size] = 2.0 * df
     return out
-
-
-def _linear_sensitivity(
-    problem: LinearProblem, theta: Array, sigma: float, conditional: Array
-) -> tuple[Array, Array]:
-    """d vcov / d(theta, log sigma), (m, p, p), and d beta / d theta, (m - 1, p)."""
-    slopes, drift, h = [], [], 1e-4
-    eye = np.eye(problem.p)
-    for k in range(len(theta)):
-        step = np.zeros(len(theta))
-        step[k] = h
-        up = penalised_least_squares(problem, theta + step)
-        down = penalised_least_squares(problem, theta - step)
-        difference = cho_solve(up.fixed, eye) - cho_solve(down.fixed, eye)
-        slopes.append(sigma**2 * difference / (2 * h))
-        drift.append((up.beta - down.beta) / (2 * h))
-    slopes.append(2.0 * conditional)
-    return np.stack(slopes), np.array(drift).reshape(len(theta), problem.p)

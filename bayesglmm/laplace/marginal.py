@@ -1,4 +1,4 @@
-"""The Laplace log-likelihood of a GLMM and its gradient.
+"""The marginal log-likelihood of a GLMM and its gradient, by the Laplace approximation.
 
 L(theta, beta, sigma) = f(u_hat) - 1/2 log det H. The gradient is analytical: the explicit
 derivative at the modes, plus the log-determinant's, which moves through the weights and the
@@ -12,42 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayesglmm.families import Likelihood
-from bayesglmm.laplace.blocks import (
-    Array,
-    Layout,
-    inverse_trailing,
-    leverages,
-    logdet_gradient,
-    row_product,
-    solve,
-    transpose_product,
-)
-from bayesglmm.laplace.covariance import Covariance
-from bayesglmm.laplace.pirls import Modes, conditional_modes, scale_down, scale_up
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Everything the objective needs that does not change during a fit."""
-
-    X: Array
-    offset: Array
-    likelihood: Likelihood
-    layout: Layout
-    covariance: Covariance
-
-    @property
-    def p(self) -> int:
-        """Number of fixed effects."""
-        return int(self.X.shape[1])
+from bayesglmm.laplace import kernels
+from bayesglmm.laplace.factor import covariance_blocks, inverse_blocks, solve
+from bayesglmm.laplace.pirls import Modes, Problem, conditional_modes
+from bayesglmm.laplace.structure import Array
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
     """The marginal log-likelihood at a point.
 
-    ``beta``, ``theta`` and ``log_sigma`` are its derivatives; ``modes`` the state there.
+    ``theta``, ``beta`` and ``log_sigma`` are its derivatives; ``modes`` the state there.
     """
 
     loglik: float
@@ -57,7 +32,7 @@ class Value:
     modes: Modes
 
 
-def laplace(problem: Problem, theta: Array, beta: Array, sigma: float, start: list[Array]) -> Value:
+def laplace(problem: Problem, theta: Array, beta: Array, sigma: float, start: Array) -> Value:
     """Laplace log-likelihood and gradient at (theta, beta, sigma).
 
     Raises
@@ -65,29 +40,91 @@ def laplace(problem: Problem, theta: Array, beta: Array, sigma: float, start: li
     numpy.linalg.LinAlgError
         If the information at the modes is not positive definite.
     """
-    lambdas = problem.covariance.lambdas(theta)
-    layout, likelihood = problem.layout, problem.likelihood
-    fixed = problem.X @ beta + problem.offset
-    modes = conditional_modes(layout, likelihood, fixed, lambdas, start, sigma)
-    factor, w = modes.factor, -modes.l2
-    Sinv = inverse_trailing(factor)
-    h = leverages(factor, Sinv)
-    c = 0.5 * modes.l3 * h
-    rhs = [r[..., None] for r in scale_down(lambdas, transpose_product(layout, c))]
-    v = [s[..., 0] for s in solve(factor, rhs)]
-    mv = row_product(layout, scale_up(lambdas, v))
-    a = modes.l1 + c - w * mv
-    za, zl = transpose_product(layout, a), transpose_product(layout, modes.l1)
-    G = logdet_gradient(factor, modes.cross, Sinv)
-    slopes = tuple(za[f].T @ modes.u[f] + zl[f].T @ v[f] - G[f] for f in range(len(layout.sizes)))
-    log_sigma = 0.0
-    if likelihood.family.has_scale:
-        s0, s1, s2 = likelihood.scale_derivatives(modes.eta, sigma)
-        log_sigma = float(np.sum(s0 + 0.5 * h * s2 + mv * s1))
-    return Value(
-        modes.f - 0.5 * factor.logdet,
-        problem.covariance.collect(slopes),
-        problem.X.T @ a,
-        log_sigma,
+    lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
+    fixed = problem.columns.X @ beta + problem.offset
+    modes = conditional_modes(problem, fixed, lam, start, sigma)
+    direct = np.zeros_like(lam)
+    kernels.outer_sums(problem.columns.structure.arrays, modes.score, modes.u, direct)
+    slopes = total_slopes(
+        problem,
         modes,
+        sigma,
+        rows=modes.l[1],
+        lambdas=direct,
+        modes_bar=np.zeros_like(modes.u),
+        information_bar=-0.5 * inverse_blocks(modes.factor),
+    )
+    log_sigma = 0.0
+    likelihood = problem.density.likelihood
+    if likelihood.family.has_scale:
+        explicit = likelihood.scale_derivatives(modes.eta, sigma)[0]
+        log_sigma = slopes.log_sigma + float(np.sum(explicit))
+    value = modes.f - 0.5 * modes.factor.logdet
+    return Value(value, slopes.theta, slopes.beta, log_sigma, modes)
+
+
+@dataclass(frozen=True, slots=True)
+class Slopes:
+    """Total derivatives of an objective in theta, beta and (through the modes only) log sigma."""
+
+    theta: Array
+    beta: Array
+    log_sigma: float
+
+
+def total_slopes(
+    problem: Problem,
+    modes: Modes,
+    sigma: float,
+    *,
+    rows: Array,
+    lambdas: Array,
+    modes_bar: Array,
+    information_bar: Array,
+) -> Slopes:
+    """Derivatives of an objective that also moves through the modes and through H.
+
+    Parameters
+    ----------
+    rows
+        (n,) its derivative in the fixed part of eta_i, modes and H held still.
+    lambdas
+        Its derivative in the Lambda_f, modes and H held still; as the kernels take them.
+    modes_bar
+        (effects, 1) its derivative in the modes u, H held still.
+    information_bar
+        Its derivative in H, in flat blocks (-H^-1 / 2 for the Laplace approximation).
+    """
+    structure, Z, lam, l = (  # noqa: E741
+        problem.columns.structure,
+        problem.columns.Z,
+        modes.factor.lam,
+        modes.l,
+    )
+    s = structure.arrays
+    spread = np.empty(len(rows))  # m' (information_bar) m
+    kernels.quadratic_form(s, Z, covariance_blocks(modes.factor, information_bar), spread)
+    through = -l[3] * spread  # H moves with eta at the mode
+    sums, scaled = np.empty_like(modes.u), np.empty_like(modes.u)
+    kernels.sum_rows(s, Z, through[:, None], sums)
+    kernels.scale_sums(s, lam, sums, scaled)
+    v = solve(modes.factor, scaled + modes_bar)  # the modes move with everything
+    lifted, moved = np.empty_like(v), np.empty_like(rows)
+    kernels.scale_effects(s, lam, v, lifted)
+    kernels.add_effects(s, Z, np.zeros_like(rows), lifted, moved)
+    through += l[2] * moved
+    kernels.sum_rows(s, Z, through[:, None], sums)
+    slopes = np.empty_like(lam)
+    kernels.logdet_slopes(s, lam, modes.W, information_bar, slopes)
+    slopes = 2.0 * slopes + lambdas
+    kernels.outer_sums(s, sums, modes.u, slopes)
+    kernels.outer_sums(s, modes.score, v, slopes)
+    log_sigma = 0.0
+    if problem.density.likelihood.family.has_scale:
+        _, s1, s2 = problem.density.likelihood.scale_derivatives(modes.eta, sigma)
+        log_sigma = float(np.sum(moved * s1 - spread * s2))
+    return Slopes(
+        problem.covariance.collect(structure.unpack(slopes)),
+        problem.columns.X.T @ (rows + through),
+        log_sigma,
     )

@@ -14,7 +14,6 @@ import numpy as np
 from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, FitError
 from bayesglmm.families import Likelihood
-from bayesglmm.laplace.blocks import Array, layout_of
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.generalised import generalised_mixed
 from bayesglmm.laplace.glm import fit_glm
@@ -22,7 +21,11 @@ from bayesglmm.laplace.judge import separation_notes
 from bayesglmm.laplace.linear import linear_mixed
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
+from bayesglmm.laplace.standardise import coordinates, orthonormal
+from bayesglmm.laplace.structure import Array
 from bayesglmm.laplace.threads import blas_threads
+
+_MOST_COLUMNS = 3  # k^3 nodes for every level
 
 
 def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> Estimate:
@@ -47,13 +50,13 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
         _check_quadrature(design, linear)
     # The engines see orthonormal columns, so neither units nor origins of covariates (years and
     # their squares, time stamps) cost digits; the estimate is then carried back.
-    Q, R = np.linalg.qr(design.X)
-    columns = replace(design, X=Q)
     if not design.random:
-        return without_effects(columns, likelihood, linear).for_columns(R)
+        Q, R = orthonormal(design.X)
+        return without_effects(replace(design, X=Q), likelihood, linear).for_columns(R)
+    columns = coordinates(design)
     fit = linear_mixed if linear else generalised_mixed
-    with blas_threads(layout_of(design.random).q):
-        return fit(columns, likelihood, options).for_columns(R)
+    with blas_threads(columns.structure.q):
+        return fit(design, columns, likelihood, options).for_columns(columns.R)
 
 
 def _check_quadrature(design: Design, linear: bool) -> None:
@@ -62,11 +65,12 @@ def _check_quadrature(design: Design, linear: bool) -> None:
             "nagq > 1 is for generalised models with random effects: this likelihood needs no "
             "quadrature, it is already exact. Use nagq=1."
         )
-    if len(design.random) > 1 or len(design.random[0].columns) > 1:
+    columns = len(design.random[0].columns)
+    if len(design.random) > 1 or columns > _MOST_COLUMNS:
         terms = ", ".join(f"{t.name} ({len(t.columns)} column(s))" for t in design.random)
         raise ChoiceError(
-            "nagq > 1 needs a single scalar random-effects term such as (1|g); this model has "
-            f"{terms}. Use nagq=1 (Laplace)."
+            "nagq > 1 needs a single random-effects term of at most three columns, such as "
+            f"(1|g) or (x|g); this model has {terms}. Use nagq=1 (Laplace)."
         )
 
 
@@ -102,7 +106,9 @@ def without_effects(design: Design, likelihood: Likelihood, linear: bool) -> Est
         component_cov=log_sigma_cov,
         modes=(),
         mode_cov=(),
-        effect_variance=lambda groups: np.zeros(0),
+        factor=None,
+        transforms=(),
+        relative_to=1.0,
         coef_map=(),
         vcov_slopes=np.zeros((0, design.p, design.p)),
         scale_cov=np.zeros((0, 0)),

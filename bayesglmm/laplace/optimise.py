@@ -1,8 +1,8 @@
-"""Maximisation of a smooth function with its gradient: BFGS, finished by Newton steps.
+"""Maximisation of a smooth function with its gradient: BFGS, then Newton where that is not enough.
 
-BFGS comes near the optimum in few evaluations; the Hessian there, from central differences of
-the analytical gradient, both finishes the search to full precision and is what the covariance
-of the estimates needs. (BFGS's own inverse Hessian is wrong by percents: it is never used.)
+BFGS reaches the optimum to rounding in few evaluations; the Hessian there, from central
+differences of the analytical gradient, is what the covariance of the estimates needs and what
+confirms the optimum. (BFGS's own inverse Hessian is wrong by percents: it is never used.)
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ Array = NDArray[np.float64]
 Objective = Callable[[Array], tuple[float, Array]]
 
 _MAX_ITERATIONS = 300
-_ROUGH_GRADIENT = 1e-3  # where Newton takes over, in the scaled coordinates
-_FINE_GRADIENT = 1e-8
 _NEWTON_STEPS = 8
+# Squared distances to the optimum, in standard errors: 2 (L_max - L) to second order.
+_ARRIVED = 1e-16
+_GOOD = 1e-12
+_CONVERGED = 1e-6
+# Values closer than this, relative, may differ by rounding and by the inner iteration only.
+_NOISE = 1e-10
 # Differences of a gradient that is exact to about 1e-10: error about 1e-7 from either side.
 _STEP = 5e-4
 
@@ -32,17 +36,20 @@ class Optimum:
     ----------
     x, value, gradient
         The point, the function and its gradient there.
+    curvature
+        Hessian at ``x``.
     converged
-        Whether the scaled gradient vanished.
+        Whether the gradient vanished, in the metric of the Hessian.
     evaluations
         Number of evaluations of the function with its gradient.
     trace
-        Best value after each iteration.
+        Value after each iteration.
     """
 
     x: Array
     value: float
     gradient: Array
+    curvature: Array
     converged: bool
     evaluations: int
     trace: tuple[float, ...]
@@ -88,38 +95,44 @@ def maximise(objective: Objective, start: Array, scale: Array) -> Optimum:
     z, value, gradient = _bfgs(scaled, z, value, gradient, trace)
     ones = np.ones_like(z)
     curvature = hessian(scaled, z, ones)
+    step, distance = _newton_step(curvature, gradient)
     for _ in range(_NEWTON_STEPS):
-        before = float(np.linalg.norm(gradient))
-        if before < _FINE_GRADIENT:
+        if not distance > _GOOD:
             break
-        step = _newton_step(curvature, gradient)
+        before = distance
         moved = False
         for size in (1.0, 0.5, 0.25, 0.1, 0.01):
             new_value, new_gradient = scaled(z + size * step)
-            better = float(np.linalg.norm(new_gradient)) < before
-            if new_value > value or (better and new_value > value - 1e-8 * (1 + abs(value))):
+            better = np.linalg.norm(new_gradient) < np.linalg.norm(gradient)
+            if new_value > value or (better and new_value > value - _NOISE * (1 + abs(value))):
                 z, value, gradient, moved = z + size * step, new_value, new_gradient, True
                 break
         trace.append(value)
         if not moved:
             break
-        if float(np.linalg.norm(gradient)) > 0.1 * before:  # the curvature is out of date
+        if before > 1e-10:  # moved too far for the curvature to be that of the new point
             curvature = hessian(scaled, z, ones)
+        step, distance = _newton_step(curvature, gradient)
     return Optimum(
         start + scale * z,
         value,
         gradient / scale,
-        bool(np.max(np.abs(gradient), initial=0.0) < _ROUGH_GRADIENT),
+        curvature / np.outer(scale, scale),
+        bool(distance < _CONVERGED),
         evaluations,
         tuple(trace),
     )
 
 
-def _newton_step(curvature: Array, gradient: Array) -> Array:
-    """Ascent step: the Hessian with its eigenvalues made negative and bounded."""
+def _newton_step(curvature: Array, gradient: Array) -> tuple[Array, float]:
+    """Ascent step, and the squared distance it covers in standard errors.
+
+    The Hessian's eigenvalues are made negative and bounded.
+    """
     values, vectors = np.linalg.eigh(-curvature)
     floor = 1e-8 * max(1.0, float(np.max(np.abs(values), initial=0.0)))
-    return np.asarray(vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(values), floor)))
+    step = vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(values), floor))
+    return step, float(gradient @ step)
 
 
 def _bfgs(
@@ -128,29 +141,35 @@ def _bfgs(
     inverse = np.eye(len(z)) / max(1.0, float(np.linalg.norm(gradient)))
     fresh = True
     for _ in range(_MAX_ITERATIONS):
-        if np.max(np.abs(gradient), initial=0.0) < _ROUGH_GRADIENT:
-            break
         step = inverse @ gradient
         slope = float(step @ gradient)
+        if not slope > _ARRIVED:
+            break
+        noise = _NOISE * (1.0 + abs(value))
         size = 1.0
         while size > 1e-12:
             new_value, new_gradient = objective(z + size * step)
             if new_value >= value + 1e-4 * size * slope:
                 break
+            # So near the top that values say nothing: the gradient has to shrink.
+            if slope < noise and new_gradient @ inverse @ new_gradient < slope:
+                break
             size *= 0.5 if np.isfinite(new_value) else 0.1
+            if slope < 1e-3 * noise and size < 0.1:
+                size = 0.0
         else:
-            if fresh:
+            if fresh or slope < noise:
                 break
             inverse, fresh = np.eye(len(z)) / max(1.0, float(np.linalg.norm(gradient))), True
             continue
         s, y = size * step, gradient - new_gradient
         z, value, gradient = z + s, new_value, new_gradient
         trace.append(value)
-        curvature = float(s @ y)
-        if curvature > 1e-12 * float(np.linalg.norm(s) * np.linalg.norm(y)):
+        bend = float(s @ y)
+        if bend > 1e-12 * float(np.linalg.norm(s) * np.linalg.norm(y)):
             if fresh:
-                inverse, fresh = np.eye(len(z)) * (curvature / float(y @ y)), False
-            rho = 1.0 / curvature
+                inverse, fresh = np.eye(len(z)) * (bend / float(y @ y)), False
+            rho = 1.0 / bend
             left = np.eye(len(z)) - rho * np.outer(s, y)
             inverse = left @ inverse @ left.T + rho * np.outer(s, s)
     return z, value, gradient

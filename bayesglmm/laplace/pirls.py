@@ -11,22 +11,48 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayesglmm.families import Likelihood
-from bayesglmm.laplace.blocks import (
-    Array,
-    CrossProducts,
-    Factor,
-    Layout,
-    cross_products,
-    factorize,
-    row_product,
-    solve,
-    transpose_product,
-)
+from bayesglmm.families.compiled import Density
+from bayesglmm.laplace import kernels
+from bayesglmm.laplace.covariance import Covariance
+from bayesglmm.laplace.factor import Factor, factorize, solve
+from bayesglmm.laplace.standardise import Coordinates
+from bayesglmm.laplace.structure import Array
 
 _MAX_STEPS = 100
 # Squared Newton decrement at which the modes are exact to about 1e-10 of their sd.
 _DECREMENT = 1e-20
+_FAR = 1.0  # squared decrement of a start that may be worse than none
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Everything the objective needs that does not change during a fit.
+
+    Attributes
+    ----------
+    columns
+        X, Z and their structure, standardised.
+    offset
+        (n,) on the link scale.
+    density
+        Log-density of the response.
+    covariance
+        The map from theta to Lambda.
+    """
+
+    columns: Coordinates
+    offset: Array
+    density: Density
+    covariance: Covariance
+
+    @property
+    def p(self) -> int:
+        """Number of fixed effects."""
+        return int(self.columns.X.shape[1])
+
+    def zeros(self) -> Array:
+        """(effects, 1) a start for the modes."""
+        return np.zeros((self.columns.structure.effects, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,51 +61,35 @@ class Modes:
 
     Attributes
     ----------
-    u
-        (J_f, K_f) spherical modes of every term.
+    u, b
+        (effects, 1) modes, spherical and on the link scale.
     eta
         (n,) linear predictor at the modes.
     f
         Penalised log-likelihood sum l_i - |u|^2/2.
-    l1, l2, l3
-        (n,) derivatives of the log-density in eta.
-    cross, factor
-        Cross-products with the weights -l2, and H factorised.
+    l
+        (4, n): log-density up to constants and its three derivatives in eta.
+    score
+        (effects, 1) Z' l'.
+    W, factor
+        Z' diag(-l'') Z in flat blocks, and H factorised.
     converged
         Whether the Newton decrement vanished.
     """
 
-    u: list[Array]
+    u: Array
+    b: Array
     eta: Array
     f: float
-    l1: Array
-    l2: Array
-    l3: Array
-    cross: CrossProducts
+    l: Array  # noqa: E741
+    score: Array
+    W: Array
     factor: Factor
     converged: bool
 
 
-def scale_up(lambdas: tuple[Array, ...], u: list[Array]) -> list[Array]:
-    """b = Lambda u for every level."""
-    return [effects @ factor.T for effects, factor in zip(u, lambdas, strict=True)]
-
-
-def scale_down(lambdas: tuple[Array, ...], parts: list[Array]) -> list[Array]:
-    """Lambda' applied to (J_f, K_f[, m]) arrays."""
-    return [
-        np.einsum("kc,jk...->jc...", factor, part)
-        for part, factor in zip(parts, lambdas, strict=True)
-    ]
-
-
 def conditional_modes(
-    layout: Layout,
-    likelihood: Likelihood,
-    fixed: Array,
-    lambdas: tuple[Array, ...],
-    start: list[Array],
-    sigma: float = 1.0,
+    problem: Problem, fixed: Array, lam: Array, start: Array, sigma: float = 1.0
 ) -> Modes:
     """Modes of u given the fixed part of eta and Lambda.
 
@@ -87,8 +97,10 @@ def conditional_modes(
     ----------
     fixed
         (n,) X beta + offset.
+    lam
+        Lambda_f as the kernels take them.
     start
-        (J_f, K_f) starting values, replaced by zeros where they are worse.
+        (effects, 1) starting values, replaced by zeros where they are worse.
     sigma
         Scale of the family, 1 where it has none.
 
@@ -97,45 +109,59 @@ def conditional_modes(
     numpy.linalg.LinAlgError
         If H is not positive definite at the mode found.
     """
+    structure, Z, density = problem.columns.structure, problem.columns.Z, problem.density
+    s, n = structure.arrays, len(fixed)
 
-    def evaluate(u: list[Array]) -> tuple[Array, float]:
-        eta = fixed + row_product(layout, scale_up(lambdas, u))
-        value = float(np.sum(likelihood.log_density(eta, sigma)))
-        return eta, value - 0.5 * sum(float(np.sum(v * v)) for v in u)
+    def evaluate(u: Array) -> tuple[Array, Array, Array, float]:
+        b, eta, out = np.empty_like(u), np.empty(n), np.empty((4, n))
+        kernels.scale_effects(s, lam, u, b)
+        kernels.add_effects(s, Z, fixed, b, eta)
+        value = density(eta, sigma, out)
+        return b, eta, out, value - 0.5 * float(np.vdot(u, u))
 
-    u = [v.copy() for v in start]
-    eta, f = evaluate(u)
-    zeros = [np.zeros_like(v) for v in start]
-    eta0, f0 = evaluate(zeros)
-    if not f >= f0:
-        u, eta, f = zeros, eta0, f0
+    def information(w: Array) -> tuple[Array, Factor]:
+        W = np.empty(structure.values)
+        kernels.cross_products(s, Z, w, W)
+        return W, factorize(structure, W, lam)
+
+    u = start
+    b, eta, l, f = evaluate(u)
+    if not np.isfinite(f):
+        u = np.zeros_like(start)
+        b, eta, l, f = evaluate(u)
     converged = False
-    for _ in range(_MAX_STEPS):
-        l1, l2, l3 = likelihood.derivatives(eta, sigma)
-        w = -l2
-        if np.any(w <= 0.0):
-            w = np.where(w > 0.0, w, likelihood.expected_weights(eta, sigma))
-        cross = cross_products(layout, w)
-        factor = factorize(layout, cross, lambdas)
-        score = scale_down(lambdas, transpose_product(layout, l1))
-        g = [s - v for s, v in zip(score, u, strict=True)]
-        step = [s[..., 0] for s in solve(factor, [v[..., None] for v in g])]
-        decrement = sum(float(np.sum(a * b)) for a, b in zip(g, step, strict=True))
+    for k in range(_MAX_STEPS):
+        w = -l[2]
+        positive = float(w.min()) > 0.0
+        if not positive:
+            w = np.where(w > 0.0, w, density.likelihood.expected_weights(eta, sigma))
+        W, factor = information(w)
+        score, scaled = np.empty_like(u), np.empty_like(u)
+        kernels.sum_rows(s, Z, l[1][:, None], score)
+        kernels.scale_sums(s, lam, score, scaled)
+        gradient = scaled - u
+        step = solve(factor, gradient)
+        decrement = float(np.vdot(gradient, step))
         if decrement < _DECREMENT * (1.0 + abs(f) * 1e-8):
             converged = True
             break
+        if k == 0 and decrement > _FAR and u.any():
+            zero = np.zeros_like(u)
+            other = evaluate(zero)
+            if other[3] > f:
+                u, (b, eta, l, f) = zero, other
+                continue
         size = 1.0
         while size > 1e-10:
-            trial = [v + size * s for v, s in zip(u, step, strict=True)]
-            new_eta, new_f = evaluate(trial)
+            trial = u + size * step
+            new_b, new_eta, new_l, new_f = evaluate(trial)
             # Close to the mode f is flat to rounding: a full Newton step is then right.
             if new_f > f or (decrement < 1e-10 and new_f > f - 1e-9 * (1.0 + abs(f))):
                 break
             size *= 0.5
         else:
             break
-        u, eta, f = trial, new_eta, new_f
-    if np.any(l2 > 0.0):
-        cross = cross_products(layout, -l2)
-        factor = factorize(layout, cross, lambdas)
-    return Modes(u, eta, f, l1, l2, l3, cross, factor, converged)
+        u, b, eta, l, f = trial, new_b, new_eta, new_l, new_f
+    if not positive:
+        W, factor = information(-l[2])
+    return Modes(u, b, eta, f, l, score, W, factor, converged)

@@ -12,23 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from bayesglmm.laplace.blocks import (
-    Array,
-    CrossProducts,
-    Factor,
-    Layout,
-    cross_products,
-    factorize,
-    flat,
-    inverse_trailing,
-    logdet_gradient,
-    solve,
-    stack,
-    transpose_product,
-    unstack,
-)
+from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import Covariance
-from bayesglmm.laplace.pirls import scale_down, scale_up
+from bayesglmm.laplace.factor import Factor, factorize, inverse_blocks, solve
+from bayesglmm.laplace.standardise import Coordinates
+from bayesglmm.laplace.structure import Array, Structure
+
+_ROWS_PER_CHUNK = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +27,15 @@ class LinearProblem:
 
     Attributes
     ----------
-    zz, zx, xx
-        Z'WZ in blocks, Z'W[X r] as (J_f, K_f, p+1) parts, [X r]'W[X r]; r is the residual of
-        y on X, so that no cancellation hides in r'r when y is far from zero.
+    structure, covariance
+        Of the random effects.
+    W
+        Z'WZ in flat blocks.
+    zx
+        (effects, p+1) Z'W[X r]; r is the residual of y on X, so that no cancellation hides in
+        r'r when y is far from zero.
+    xx
+        (p+1, p+1) [X r]'W[X r].
     ols
         (p,) least-squares coefficients that were taken out of y.
     n
@@ -48,10 +44,10 @@ class LinearProblem:
         Sum of log w.
     """
 
-    layout: Layout
+    structure: Structure
     covariance: Covariance
-    zz: CrossProducts
-    zx: list[Array]
+    W: Array
+    zx: Array
     xx: Array
     ols: Array
     n: int
@@ -70,72 +66,67 @@ class Solution:
     Attributes
     ----------
     beta, u
-        Minimisers; u as (J_f, K_f) spherical effects.
+        Minimisers; u (effects, 1) spherical.
     rss
         Minimum of |y - X beta - M u|^2 + |u|^2, weighted.
     factor, fixed
         H, and the Cholesky factor of X'WX - X'WM H^-1 M'WX.
     ux
-        (J_f, K_f, p) H^-1 M'WX.
+        (effects, p) H^-1 M'WX.
     logdet_fixed
         log det of ``fixed``.
     """
 
     beta: Array
-    u: list[Array]
+    u: Array
     rss: float
     factor: Factor
     fixed: tuple[Array, bool]
-    ux: list[Array]
+    ux: Array
     logdet_fixed: float
 
 
-def linear_problem(
-    X: Array, y: Array, w: Array, layout: Layout, covariance: Covariance
-) -> LinearProblem:
-    """Pass once over the data."""
-    root = np.sqrt(w)
-    ols = np.linalg.lstsq(X * root[:, None], y * root, rcond=None)[0]
-    columns = np.column_stack([X, y - X @ ols])
-    return LinearProblem(
-        layout,
-        covariance,
-        cross_products(layout, w),
-        transpose_product(layout, columns * w[:, None]),
-        columns.T @ (columns * w[:, None]),
-        ols,
-        len(y),
-        float(np.sum(np.log(w))),
-    )
+def linear_problem(at: Coordinates, y: Array, w: Array, covariance: Covariance) -> LinearProblem:
+    """Pass over the data."""
+    structure, X = at.structure, at.X
+    n, p = X.shape
+    if np.all(w == 1.0):
+        ols = X.T @ y  # the columns are orthonormal
+    else:
+        root = np.sqrt(w)
+        ols = np.linalg.lstsq(X * root[:, None], y * root, rcond=None)[0]
+    columns = np.empty((n, p + 1))
+    columns[:, :p] = X
+    columns[:, p] = y - X @ ols
+    weights = np.array(w)
+    W, zx = np.empty(structure.values), np.empty((structure.effects, p + 1))
+    kernels.cross_products(structure.arrays, at.Z, weights, W)
+    xx = np.zeros((p + 1, p + 1))
+    for k in range(0, n, _ROWS_PER_CHUNK):
+        part = columns[k : k + _ROWS_PER_CHUNK]
+        xx += part.T @ (part * weights[k : k + _ROWS_PER_CHUNK, None])
+    columns *= weights[:, None]
+    kernels.sum_rows(structure.arrays, at.Z, columns, zx)
+    return LinearProblem(structure, covariance, W, zx, xx, ols, n, float(np.sum(np.log(weights))))
 
 
 def penalised_least_squares(problem: LinearProblem, theta: Array) -> Solution:
     """Solve for (beta, u) at theta."""
-    lambdas = problem.covariance.lambdas(theta)
-    factor = factorize(problem.layout, problem.zz, lambdas)
-    rhs = scale_down(lambdas, problem.zx)
+    structure, p = problem.structure, problem.p
+    lam = structure.pack(problem.covariance.lambdas(theta))
+    factor = factorize(structure, problem.W, lam)
+    rhs = np.empty_like(problem.zx)
+    kernels.scale_sums(structure.arrays, lam, problem.zx, rhs)
     solved = solve(factor, rhs)
-    schur = problem.xx - sum(
-        np.einsum("jka,jkb->ab", r, s) for r, s in zip(rhs, solved, strict=True)
-    )
-    p = problem.p
-    fixed = cho_factor(schur[:p, :p], lower=True)
-    delta = cho_solve(fixed, schur[:p, p])
+    schur = problem.xx - rhs.T @ solved
+    fixed = cho_factor(schur[:p, :p], lower=True, check_finite=False)
+    delta = cho_solve(fixed, schur[:p, p], check_finite=False)
     rss = float(schur[p, p] - schur[:p, p] @ delta)
-    u = [s[..., p] - s[..., :p] @ delta for s in solved]
-    logdet_fixed = 2.0 * float(np.sum(np.log(np.diag(fixed[0]))))
+    u = (solved[:, p] - solved[:, :p] @ delta)[:, None]
+    logdet_fixed = 2.0 * float(np.sum(np.log(np.diagonal(fixed[0]))))
     return Solution(
-        problem.ols + delta, u, rss, factor, fixed, [s[..., :p] for s in solved], logdet_fixed
+        problem.ols + delta, u, rss, factor, fixed, np.array(solved[:, :p]), logdet_fixed
     )
-
-
-def _apply_cross(problem: LinearProblem, b: list[Array]) -> list[Array]:
-    """Z'WZ b for (J_f, K_f, m) arrays."""
-    layout, zz = problem.layout, problem.zz
-    b1, b2 = b[layout.lead], stack(layout, b)
-    B = flat(zz.B)
-    first = zz.P @ b1 + (B @ b2).reshape(b1.shape)
-    return unstack(layout, first, B.T @ flat(b1) + zz.C @ b2)
 
 
 def deviance(
@@ -154,22 +145,65 @@ def deviance(
         + df * np.log(2.0 * np.pi * variance)
         + at.rss / variance
     )
-    lambdas, p = at.factor.lambdas, problem.p
-    delta = at.beta - problem.ols
-    Sinv = inverse_trailing(at.factor)
-    G = logdet_gradient(at.factor, problem.zz, Sinv)
-    moved = _apply_cross(problem, [v[..., None] for v in scale_up(lambdas, at.u)])
-    residual = [
-        zx[..., p] - zx[..., :p] @ delta - m[..., 0]
-        for zx, m in zip(problem.zx, moved, strict=True)
-    ]
-    slopes = [2.0 * g - 2.0 * e.T @ u / variance for g, e, u in zip(G, residual, at.u, strict=True)]
+    structure, p, lam = problem.structure, problem.p, at.factor.lam
+    s = structure.arrays
+    slopes = np.empty_like(lam)
+    kernels.logdet_slopes(s, lam, problem.W, inverse_blocks(at.factor), slopes)
+    own = np.append(problem.ols - at.beta, 1.0)[:, None]  # [X r] times this is y - X beta
+    left = _left(problem, lam, problem.zx @ own, at.u)
+    kernels.outer_sums(s, left / -variance, at.u, slopes)
     if reml:
         value += at.logdet_fixed
-        inverse = cho_solve(at.fixed, np.eye(p))
-        lifted = [np.einsum("kc,jcp->jkp", f, v) for f, v in zip(lambdas, at.ux, strict=True)]
-        moved = _apply_cross(problem, lifted)
-        for f, (zx, m, ux) in enumerate(zip(problem.zx, moved, at.ux, strict=True)):
-            e = zx[..., :p] - m
-            slopes[f] = slopes[f] - 2.0 * np.einsum("jra,ab,jcb->rc", e, inverse, ux)
-    return float(value), problem.covariance.collect(tuple(slopes))
+        left = _left(problem, lam, np.array(problem.zx[:, :p]), at.ux)
+        kernels.outer_sums(s, left @ -cho_solve(at.fixed, np.eye(p)), at.ux, slopes)
+    return float(value), problem.covariance.collect(structure.unpack(2.0 * slopes))
+
+
+def _left(problem: LinearProblem, lam: Array, sums: Array, u: Array) -> Array:
+    """Z'W (columns - M u) from Z'W columns, (effects, m)."""
+    s = problem.structure.arrays
+    b, moved = np.empty_like(u), np.empty_like(u)
+    kernels.scale_effects(s, lam, u, b)
+    kernels.multiply_blocks(s, problem.W, b, moved)
+    return sums - moved
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """Derivatives in theta (k,) of the solution, exact.
+
+    Attributes
+    ----------
+    fixed
+        (k, p, p) of X'WX - X'WM H^-1 M'WX.
+    beta
+        (k, p) of beta.
+    rss
+        (k,) of the penalised residual sum of squares.
+    """
+
+    fixed: Array
+    beta: Array
+    rss: Array
+
+
+def sensitivity(problem: LinearProblem, at: Solution) -> Sensitivity:
+    """How the solution moves with theta, by the envelope theorem.
+
+    The quadratic form of [X r] that remains after u is minimised out has the derivative
+    -(E'dM U + U'dM'E), where U are the minimisers and E what they leave.
+    """
+    p, structure = problem.p, problem.structure
+    # The last column of [X r], its minimiser and what it leaves, beta not yet taken out.
+    U = np.column_stack([at.ux, at.u + at.ux @ (at.beta - problem.ols)[:, None]])
+    E = _left(problem, at.factor.lam, problem.zx, np.ascontiguousarray(U))
+    left, effects = structure.split(E), structure.split(U)
+    forms = np.empty((problem.covariance.size, p + 1, p + 1))
+    for k, (f, row, column) in enumerate(problem.covariance.entries):
+        half = left[f][:, row, :].T @ effects[f][:, column, :]
+        forms[k] = -(half + half.T)
+    delta = at.beta - problem.ols
+    moved = forms[:, :p, p] - forms[:, :p, :p] @ delta
+    beta = cho_solve(at.fixed, moved.T).T if p else moved
+    tail = np.append(-delta, 1.0)
+    return Sensitivity(forms[:, :p, :p], beta, np.einsum("i,kij,j->k", tail, forms, tail))

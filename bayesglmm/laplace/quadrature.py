@@ -1,98 +1,98 @@
-"""Adaptive Gauss-Hermite quadrature for one scalar random-effects term.
+"""Adaptive Gauss-Hermite quadrature for one random-effects term, scalar or vector.
 
-Each level's integral over its own effect is taken by a Gauss-Hermite rule centred at the
-conditional mode and scaled by its standard deviation; one node is the Laplace approximation
-(Pinheiro & Bates 1995, doi:10.1080/10618600.1995.10474663). The gradient is exact: it follows
-the nodes as they move with the parameters.
+Each level's integral over its own K effects is taken by a product Gauss-Hermite rule centred at
+the conditional mode and scaled by the Cholesky factor of the conditional covariance; one node is
+the Laplace approximation (Pinheiro & Bates 1995, doi:10.1080/10618600.1995.10474663). The
+gradient is exact: it follows the nodes as they move with the parameters.
 """
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from scipy.special import logsumexp
 
-from bayesglmm.laplace.blocks import Array
-from bayesglmm.laplace.marginal import Problem, Value
-from bayesglmm.laplace.pirls import conditional_modes
+from bayesglmm.laplace import kernels
+from bayesglmm.laplace.factor import diagonal_blocks
+from bayesglmm.laplace.marginal import Value, total_slopes
+from bayesglmm.laplace.pirls import Problem, conditional_modes
+from bayesglmm.laplace.structure import Array
 
 
-def nodes_and_log_weights(k: int) -> tuple[Array, Array]:
-    """Nodes x and log weights with sum_k e^{lw_k} g(x_k) ~ integral of e^{x^2/2} phi(x) g(x).
+def nodes_and_log_weights(k: int, dimension: int) -> tuple[Array, Array]:
+    """Nodes x (N, K) and log weights (N,), N = k^K.
 
-    The factor e^{x^2/2} is inside the weights because the rule integrates exp(f) whole.
+    The sum of e^{log weight} g(x) is the integral of e^{|x|^2/2} phi(x) g(x): the factor is
+    inside the weights because the rule integrates exp(f) whole.
     """
     x, w = np.polynomial.hermite_e.hermegauss(k)
-    return x, np.log(w) - 0.5 * np.log(2.0 * np.pi) + 0.5 * x * x
+    log_weight = np.log(w) - 0.5 * np.log(2.0 * np.pi) + 0.5 * x * x
+    places = np.array(list(product(range(k), repeat=dimension)))
+    return x[places], log_weight[places].sum(axis=1)
 
 
 def adaptive(
-    problem: Problem, theta: Array, beta: Array, sigma: float, start: list[Array], k: int
+    problem: Problem, theta: Array, beta: Array, sigma: float, start: Array, k: int
 ) -> Value:
-    """Quadrature log-likelihood with k nodes per level, and its gradient."""
-    layout, likelihood = problem.layout, problem.likelihood
-    lambdas = problem.covariance.lambdas(theta)
-    fixed = problem.X @ beta + problem.offset
-    modes = conditional_modes(layout, likelihood, fixed, lambdas, start, sigma)
-    index, z = layout.index[0], layout.Z[0][:, 0]
-    J = layout.sizes[0][0]
-    t, u = float(theta[0]), modes.u[0][:, 0]
-    m = z * t
-    l1, l2, l3 = modes.l1, modes.l2, modes.l3
+    """Quadrature log-likelihood with k nodes per effect, and its gradient.
 
-    def total(v: Array) -> Array:
-        """Sum over the rows of each level: (n,) -> (J,), (n, p) -> (J, p)."""
-        if v.ndim == 1:
-            return np.bincount(index, v, J)
-        return np.stack([np.bincount(index, column, J) for column in v.T], axis=1)
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the information at the modes is not positive definite.
+    """
+    columns, density = problem.columns, problem.density
+    structure, Z = columns.structure, columns.Z
+    s, (J, K) = structure.arrays, (int(v) for v in structure.terms[0, :2])
+    lam = structure.pack(problem.covariance.lambdas(theta))
+    fixed = columns.X @ beta + problem.offset
+    modes = conditional_modes(problem, fixed, lam, start, sigma)
+    L = np.tril(diagonal_blocks(structure, modes.factor.H)[0])  # of every level's H
+    Linv = np.linalg.inv(L)
+    x, log_weight = nodes_and_log_weights(k, K)
+    N, n = len(x), len(fixed)
+    away = np.einsum("jba,qb->jqa", Linv, x)  # L'^-1 x, how far each node is from the mode
+    points = modes.u.reshape(J, 1, K) + away
 
-    H = 1.0 + total(-l2 * m * m)
-    s = 1.0 / np.sqrt(H)
-    # How mode and spread move with (beta, theta, log sigma), by the implicit function theorem.
-    X = np.column_stack([problem.X, z * u[index]])  # explicit derivative of eta
-    mixed = total((l2 * m)[:, None] * X)
-    mixed[:, -1] += total(l1 * z)
-    u_dot = mixed / H[:, None]
-    eta_dot = X + m[:, None] * u_dot[index]
-    H_dot = total((-l3 * m * m)[:, None] * eta_dot)
-    H_dot[:, -1] += total(-2.0 * l2 * m * z)
-    has_scale = likelihood.family.has_scale
-    if has_scale:
-        s1, s2 = likelihood.scale_derivatives(modes.eta, sigma)[1:]
-        u_sigma = total(s1 * m) / H
-        u_dot = np.column_stack([u_dot, u_sigma])
-        H_dot = np.column_stack([H_dot, total(-(s2 + l3 * m * u_sigma[index]) * m * m)])
-    ratio = -0.5 * H_dot / H[:, None]  # s_dot / s
-
-    x, log_weight = nodes_and_log_weights(k)
-    points = u[:, None] + s[:, None] * x
-    log_terms = np.empty((J, k))
-    slopes = np.empty((len(z), k))
-    scale_slopes = np.empty((len(z), k))
-    for q in range(k):
-        eta = fixed + m * points[index, q]
-        log_terms[:, q] = total(likelihood.log_density(eta, sigma)) - 0.5 * points[:, q] ** 2
-        slopes[:, q] = likelihood.derivatives(eta, sigma)[0]
+    index = structure.slots[0]
+    b, eta, out = np.empty((J * K, 1)), np.empty(n), np.empty((4, n))
+    log_terms, row_slopes = np.empty((J, N)), np.empty((n, N))
+    has_scale, scale_slopes = density.likelihood.family.has_scale, np.zeros((J, N))
+    for q in range(N):
+        kernels.scale_effects(s, lam, points[:, q].reshape(-1, 1), b)
+        kernels.add_effects(s, Z, fixed, b, eta)
+        density(eta, sigma, out)
+        log_terms[:, q] = np.bincount(index, out[0], J)
+        row_slopes[:, q] = out[1]
         if has_scale:
-            scale_slopes[:, q] = likelihood.scale_derivatives(eta, sigma)[0]
-    log_terms += log_weight
+            explicit = density.likelihood.scale_derivatives(eta, sigma)[0]
+            scale_slopes[:, q] = np.bincount(index, explicit, J)
+    log_terms += log_weight - 0.5 * np.einsum("jqa,jqa->jq", points, points)
     level = logsumexp(log_terms, axis=1)
-    loglik = float(np.sum(level + np.log(s)))
+    share = np.exp(log_terms - level[:, None])  # (J, N), rows sum to one
+    value = float(np.sum(level)) - 0.5 * modes.factor.logdet + density.constant(sigma)
 
-    share = np.exp(log_terms - level[:, None])  # (J, k), rows sum to one
-    row_slope = np.sum(share[index] * slopes, axis=1)
-    gradient = np.empty(u_dot.shape[1])
-    gradient[: problem.p] = problem.X.T @ row_slope
-    node_u = points[index]
-    gradient[problem.p] = np.sum(share[index] * slopes * z[:, None] * node_u)
-    if has_scale:
-        gradient[problem.p + 1] = np.sum(share[index] * scale_slopes)
-    at_node = np.stack([total(slopes[:, q] * m) for q in range(k)], axis=1) - points
-    gradient += np.sum(share * at_node, axis=1) @ u_dot
-    gradient += np.sum(share * at_node * x * s[:, None], axis=1) @ ratio + ratio.sum(axis=0)
-    return Value(
-        loglik,
-        gradient[problem.p : problem.p + 1],
-        gradient[: problem.p],
-        float(gradient[problem.p + 1]) if has_scale else 0.0,
+    sums, scaled = np.empty((J * K, N)), np.empty((J * K, N))
+    kernels.sum_rows(s, Z, row_slopes, sums)
+    kernels.scale_sums(s, lam, sums, scaled)
+    weighted = sums.reshape(J, K, N) * share[:, None, :]
+    pull = (scaled.reshape(J, K, N).transpose(0, 2, 1) - points) * share[:, :, None]
+    # The nodes hang on L, and the rule's volume on det L.
+    bar = -np.einsum("jqa,jqb->jab", away, np.einsum("jab,jqb->jqa", Linv, pull))
+    corner = np.arange(K)
+    bar[:, corner, corner] -= 1.0 / L[:, corner, corner]
+    half = np.tril(L.transpose(0, 2, 1) @ np.tril(bar))
+    half[:, corner, corner] *= 0.5
+    information_bar = 0.5 * Linv.transpose(0, 2, 1) @ (half + half.transpose(0, 2, 1)) @ Linv
+    slopes = total_slopes(
+        problem,
         modes,
+        sigma,
+        rows=np.einsum("nq,nq->n", row_slopes, share[index]),
+        lambdas=np.einsum("jaq,jqb->ab", weighted, points).ravel(),
+        modes_bar=pull.sum(axis=1).reshape(-1, 1),
+        information_bar=information_bar.ravel(),
     )
+    log_sigma = slopes.log_sigma + float(np.sum(share * scale_slopes)) if has_scale else 0.0
+    return Value(value, slopes.theta, slopes.beta, log_sigma, modes)

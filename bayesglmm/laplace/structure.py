@@ -211,13 +211,20 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
 
 
 def _chain(meet: _Meetings, J: list[int], K: list[int]) -> tuple[list[int], list[int]]:
-    """Terms to eliminate blockwise, innermost first, and the rest."""
-    by_size = sorted(range(len(J)), key=lambda f: -J[f] * K[f])
-    chain: list[int] = []
-    for f in by_size:
-        if all(meet.is_nested(inner, f) for inner in chain):
-            chain.append(f)
-    return chain, [f for f in range(len(J)) if f not in chain]
+    """Terms to eliminate blockwise, innermost first, and the rest, of as few effects as can be."""
+    by_levels = sorted(range(len(J)), key=lambda f: -J[f])
+    best: tuple[list[int], list[int]] = ([], by_levels)
+    fewest = np.inf
+    for start in by_levels:
+        chain = [start]
+        for f in by_levels:
+            if f != start and all(meet.is_nested(inner, f) for inner in chain):
+                chain.append(f)
+        rest = [f for f in range(len(J)) if f not in chain]
+        columns = sum(J[f] * K[f] for f in rest)
+        if columns < fewest:
+            best, fewest = (chain, rest), columns
+    return best
 
 
 class _Meetings:
