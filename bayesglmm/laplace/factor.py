@@ -49,8 +49,7 @@ def factorize(structure: Structure, W: Array, lam: Array) -> Factor:
     """
     s, q = structure.arrays, structure.q
     H, S = np.empty_like(W), np.empty((q, q))
-    kernels.congruence(s, lam, W, H, False)
-    logdet = float(kernels.eliminate(s, H, S))
+    logdet = float(kernels.assemble(s, lam, W, H, S))
     if isnan(logdet):
         raise np.linalg.LinAlgError("a block of H is not positive definite")
     if q:
@@ -59,7 +58,7 @@ def factorize(structure: Structure, W: Array, lam: Array) -> Factor:
         if info != 0:
             raise np.linalg.LinAlgError("the Schur complement is not positive definite")
         S = factor.T
-        logdet += 2.0 * float(np.sum(np.log(np.diagonal(S))))
+        logdet += 2.0 * float(np.log(S.diagonal()).sum())
     return Factor(structure, lam, H, S, logdet)
 
 
@@ -67,9 +66,11 @@ def solve(factor: Factor, rhs: Array) -> Array:
     """H^-1 rhs for (effects, m)."""
     s, q = factor.structure.arrays, factor.structure.q
     R = np.array(rhs, order="C")
+    if not q:
+        kernels.solve_chain(s, factor.H, R)
+        return R
     kernels.solve_down(s, factor.H, R)
-    if q:
-        R[-q:] = dpotrs(factor.S.T, R[-q:], lower=0)[0]
+    R[-q:] = dpotrs(factor.S.T, R[-q:], lower=0)[0]
     kernels.solve_up(s, factor.H, R)
     return R
 

@@ -1,6 +1,13 @@
-"""Generalised linear mixed models: the Laplace or quadrature likelihood maximised."""
+"""Generalised linear mixed models: the Laplace or quadrature likelihood maximised.
+
+First beta is profiled out inside PIRLS (lme4's ``nAGQ = 0``), which leaves the few variance
+parameters to search; then all parameters move together, from there and in the metric found there.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -8,135 +15,251 @@ from bayesglmm.design import Design
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
 from bayesglmm.families.compiled import Density
-from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import component_values, covariance_of, transformed
 from bayesglmm.laplace.estimate import Estimate
-from bayesglmm.laplace.factor import solve
 from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.judge import invert_information, judge, separation_notes, settle
-from bayesglmm.laplace.marginal import Value, laplace
-from bayesglmm.laplace.optimise import maximise
+from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
+from bayesglmm.laplace.optimise import Optimum, bfgs, maximise
 from bayesglmm.laplace.options import ML
-from bayesglmm.laplace.pirls import Problem
+from bayesglmm.laplace.pirls import EXACT, Border, Problem, border
 from bayesglmm.laplace.quadrature import adaptive
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
 from bayesglmm.laplace.structure import Array
 
 _START = 1.0  # sd of the (standardised) random effects at the start; lme4's start
+_LARGEST_THETA = 1e4
+_STEPS = (0.2, 0.1)  # expected size of a change in theta and in log sigma
+_ROUGH = 1e-3  # squared distance in standard errors at which the profiled search hands over
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in parameter space, with the likelihood and the modes there.
+
+    ``log_sigma`` has one entry, or none for a family without a scale.
+    """
+
+    theta: Array
+    beta: Array
+    log_sigma: Array
+    value: Value
+
+    @property
+    def sigma(self) -> float:
+        """The scale of the family, 1 where it has none."""
+        return _sigma(self.log_sigma)
+
+
+class _Starts:
+    """Where the search for the modes starts: at the nearest point that is known.
+
+    Of two points opposite each other about a third, as in central differences, the second starts
+    at the mirror image of the first, which is exact to second order.
+    """
+
+    def __init__(self, u: Array) -> None:
+        self.best = self.last = (np.zeros(0), u)
+        self.height = -np.inf
+
+    def at(self, x: Array) -> Array:
+        (centre, u), (before, v) = self.best, self.last
+        if len(centre) != len(x):
+            return v
+        if np.abs(x + before - 2.0 * centre).max() < 1e-14:
+            return np.asarray(2.0 * u - v)
+        return u if ((x - centre) ** 2).sum() < ((x - before) ** 2).sum() else v
+
+    def learn(self, x: Array, value: float, u: Array) -> None:
+        self.last = (x, u)
+        if value > self.height:
+            self.best, self.height = self.last, value
+
+
+class _Profiled:
+    """The log-likelihood in (theta, log sigma), beta at its penalised mode."""
+
+    def __init__(self, problem: Problem, beta: Array, exact: float) -> None:
+        self.problem, self.beta, self.u = problem, beta, problem.zeros()
+        self.k, self.exact = problem.covariance.size, exact
+
+    def at(self, x: Array) -> tuple[Point, Border]:
+        theta, log_sigma = x[: self.k], x[self.k :]
+        value, beta, beside = laplace_profiled(
+            self.problem, theta, self.beta, _sigma(log_sigma), self.u, self.exact
+        )
+        self.beta, self.u = beta, value.modes.u
+        return Point(theta, beta, log_sigma, value), beside
+
+    def __call__(self, x: Array) -> tuple[float, Array]:
+        value = self.at(x)[0].value
+        slopes = [value.theta, np.full(len(x) - self.k, value.log_sigma)]
+        return value.loglik, np.concatenate(slopes)
+
+
+class _Joint:
+    """The log-likelihood in (theta, gamma, log sigma), with beta = root gamma."""
+
+    def __init__(self, problem: Problem, nagq: int, root: Array, u: Array) -> None:
+        self.problem, self.root, self.starts = problem, root, _Starts(u)
+        self.k, self.p = problem.covariance.size, problem.p
+        self.evaluate = laplace if nagq == 1 else partial(adaptive, k=nagq)
+
+    def at(self, x: Array) -> Point:
+        theta, beta, log_sigma = self.split(x)
+        value = self.evaluate(self.problem, theta, beta, _sigma(log_sigma), self.starts.at(x))
+        self.starts.learn(x, value.loglik, value.modes.u)
+        return Point(theta, beta, log_sigma, value)
+
+    def split(self, x: Array) -> tuple[Array, Array, Array]:
+        return x[: self.k], self.root @ x[self.k : self.k + self.p], x[self.k + self.p :]
+
+    def __call__(self, x: Array) -> tuple[float, Array]:
+        value = self.at(x).value
+        scale = np.full(len(x) - self.k - self.p, value.log_sigma)
+        return value.loglik, np.concatenate([value.theta, self.root.T @ value.beta, scale])
+
+
+def _sigma(log_sigma: Array) -> float:
+    return float(np.exp(log_sigma[0])) if len(log_sigma) else 1.0
+
+
+class _Guarded:
+    """An objective that is -inf where it cannot be computed or theta runs away."""
+
+    def __init__(self, objective: _Profiled | _Joint) -> None:
+        self.objective = objective
+
+    def __call__(self, x: Array) -> tuple[float, Array]:
+        if np.abs(x[: self.objective.k]).max() <= _LARGEST_THETA:
+            try:
+                return self.objective(x)
+            except (np.linalg.LinAlgError, FloatingPointError):
+                pass
+        return -np.inf, np.full_like(x, np.nan)
 
 
 def generalised_mixed(
     design: Design, columns: Coordinates, likelihood: Likelihood, options: ML
 ) -> Estimate:
-    X, structure, transforms = columns.X, columns.structure, columns.transforms
     covariance = covariance_of(design.random)
     problem = Problem(columns, design.offset, Density(likelihood), covariance)
-    glm = fit_glm(X, design.offset, likelihood)
-    has_scale, p, k = likelihood.family.has_scale, design.p, covariance.size
-    sigma0 = 1.0
-    if has_scale:
-        sigma0 = float(np.sqrt(likelihood.deviance(likelihood.link.inverse(glm.eta)) / design.n))
-    # beta is searched in coordinates in which its information is the identity.
-    root = _inverse_root(glm.information / sigma0**2)
-    warm = problem.zeros()
-
-    def unpack(x: Array) -> tuple[Array, Array, float]:
-        sigma = float(np.exp(x[k + p])) if has_scale else 1.0
-        return x[:k], root @ x[k : k + p], sigma
-
-    def evaluate(x: Array) -> Value:
-        nonlocal warm
-        theta, beta, sigma = unpack(x)
-        if options.nagq == 1:
-            value = laplace(problem, theta, beta, sigma, warm)
+    k, p, has_scale = covariance.size, problem.p, likelihood.family.has_scale
+    beta, start = _start(problem)
+    steps = np.array([_STEPS[0]] * k + [_STEPS[1]] * has_scale)
+    profiled = _Profiled(problem, beta, EXACT if options.nagq == 0 else _ROUGH**2)
+    if options.nagq == 0:
+        best = maximise(_Guarded(profiled), start, steps)
+        x, curvature = settle(_Guarded(profiled), covariance, best, steps)
+        point, beside = profiled.at(x)
+        scale_cov, flat = invert_information(-curvature)
+        vcov = np.linalg.pinv(beside.schur, hermitian=True)
+    else:
+        rough, metric = _climb(_Guarded(profiled), start, steps)
+        point, beside = profiled.at(rough)
+        root = _inverse_root(beside.schur)
+        joint = _Joint(problem, options.nagq, root, point.value.modes.u)
+        order = [*range(k), *range(k + p, k + p + has_scale)]  # of theta and log sigma
+        scale, known = np.ones(k + p + has_scale), np.eye(k + p + has_scale)
+        scale[order], known[np.ix_(order, order)] = steps, metric
+        first = np.concatenate(
+            [point.theta, np.linalg.solve(root, point.beta), point.log_sigma]
+        )
+        best = maximise(_Guarded(joint), first, scale, known=known)
+        x, curvature = settle(_Guarded(joint), covariance, best, scale)
+        point = joint.at(x)
+        beside = border(problem, point.value.modes)
+        everything, flat = invert_information(-curvature)
+        scale_cov, flat = everything[np.ix_(order, order)], flat[:, order]
+        if options.vcov == "conditional":
+            vcov = np.linalg.pinv(beside.schur, hermitian=True)
         else:
-            value = adaptive(problem, theta, beta, sigma, warm, options.nagq)
-        warm = value.modes.u
-        return value
-
-    def objective(x: Array) -> tuple[float, Array]:
-        if np.max(np.abs(x[:k])) > 1e4:
-            return -np.inf, np.full_like(x, np.nan)
-        try:
-            value = evaluate(x)
-        except (np.linalg.LinAlgError, FloatingPointError):
-            return -np.inf, np.full_like(x, np.nan)
-        parts = [value.theta, root.T @ value.beta]
-        if has_scale:
-            parts.append(np.array([value.log_sigma]))
-        return value.loglik, np.concatenate(parts)
-
-    start = np.concatenate([covariance.identity(_START), np.linalg.solve(root, glm.beta)])
-    scale = np.concatenate([np.full(k, 0.2), np.ones(p)])
-    if has_scale:
-        # On the link scale the effects start at the size of the noise, not at 1.
-        start[:k] *= sigma0 / max(abs(float(np.mean(likelihood.y))), sigma0)
-        start, scale = np.append(start, np.log(sigma0)), np.append(scale, 0.1)
-    best = maximise(objective, start, scale)
+            block = slice(k, k + p)
+            vcov = root @ everything[block, block] @ root.T
     if not np.isfinite(best.value):
         raise FitError("the likelihood is not finite at the starting values; rescale covariates")
-    x, curvature = settle(objective, covariance, best, scale)
-    at = evaluate(x)
-    theta, beta, sigma = unpack(x)
-    everything, flat = invert_information(-curvature)
-    order = [*range(k), *([k + p] if has_scale else [])]
-    scale_cov = everything[np.ix_(order, order)]
-    modes = at.modes
-    wx = X * -modes.l[2][:, None]
-    sums = np.empty((structure.effects, p))
-    kernels.sum_rows(structure.arrays, columns.Z, wx, sums)
-    cross = np.empty_like(sums)
-    kernels.scale_sums(structure.arrays, modes.factor.lam, sums, cross)
-    ux = solve(modes.factor, cross)
-    if options.vcov == "conditional":
-        vcov = np.linalg.pinv(X.T @ wx - cross.T @ ux, hermitian=True)
-    else:
-        block = slice(k, k + p)
-        vcov = root @ everything[block, block] @ root.T
-    separated = separation_notes(likelihood, X @ beta)
+    separated = separation_notes(likelihood, columns.X @ point.beta)
     if separated:  # the likelihood is flat towards infinity: there is no curvature to read
         vcov = np.full_like(vcov, np.nan)
-    outcome, component_cov = judge(
-        design,
-        covariance,
-        transforms,
-        theta,
-        sigma,
-        best,
-        scale_cov,
-        flat[:, order],
-        separated,
+    return _estimate(
+        design, problem, options, point, beside, best, vcov, scale_cov, flat, separated
     )
-    raw = transformed(covariance, theta, transforms)
-    values = component_values(covariance, raw, 1.0)
-    return Estimate(
-        method="ML-Laplace" if options.nagq == 1 else f"ML-AGQ({options.nagq})",
-        beta=beta,
-        vcov=vcov,
-        theta=raw,
-        sigma=sigma,
-        component_values=np.append(values, sigma) if has_scale else values,
-        component_cov=component_cov,
-        modes=tuple(
-            v @ T.T for v, T in zip(structure.split(modes.b[:, 0]), transforms, strict=True)
-        ),
-        mode_cov=mode_covariance(modes.factor, transforms, 1.0),
-        factor=modes.factor,
-        transforms=transforms,
-        relative_to=1.0,
-        coef_map=coefficient_map(modes.factor, transforms, ux),
-        vcov_slopes=np.zeros((0, p, p)),
-        scale_cov=np.zeros((0, 0)),
-        df_residual=np.inf,
-        eta=modes.eta,
-        loglik=at.loglik,
-        n_parameters=p + k + int(has_scale),
-        outcome=outcome,
-    )
+
+
+def _start(problem: Problem) -> tuple[Array, Array]:
+    """beta of the model without random effects, and (theta, log sigma) to start from."""
+    likelihood, columns = problem.density.likelihood, problem.columns
+    glm = fit_glm(columns.X, problem.offset, likelihood)
+    theta = problem.covariance.identity(_START)
+    if not likelihood.family.has_scale:
+        return glm.beta, theta
+    n = len(problem.offset)
+    sigma = float(np.sqrt(likelihood.deviance(likelihood.link.inverse(glm.eta)) / n))
+    # On the link scale the effects start at the size of the noise, not at 1.
+    theta *= sigma / max(abs(float(np.mean(likelihood.y))), sigma)
+    return glm.beta, np.append(theta, np.log(sigma))
+
+
+def _climb(objective: _Guarded, start: Array, steps: Array) -> tuple[Array, Array]:
+    """Near the top of the profiled likelihood, and the inverse curvature there, per ``steps``."""
+
+    def scaled(z: Array) -> tuple[float, Array]:
+        value, gradient = objective(start + steps * z)
+        return value, gradient * steps
+
+    z = np.zeros_like(start)
+    value, gradient = scaled(z)
+    z, _, _, metric = bfgs(scaled, z, value, gradient, [], arrived=_ROUGH)
+    return start + steps * z, metric
 
 
 def _inverse_root(information: Array) -> Array:
     """A square R with R R' the inverse of a symmetric matrix, floored where it is singular."""
     values, vectors = np.linalg.eigh(information)
-    floor = 1e-10 * max(float(values[-1]), 1e-300)
+    floor = 1e-10 * max(float(values[-1]), 1e-300) if len(values) else 0.0
     return np.asarray(vectors / np.sqrt(np.maximum(values, floor)))
+
+
+def _estimate(
+    design: Design,
+    problem: Problem,
+    options: ML,
+    point: Point,
+    beside: Border,
+    best: Optimum,
+    vcov: Array,
+    scale_cov: Array,
+    flat: Array,
+    notes: tuple[str, ...],
+) -> Estimate:
+    covariance, transforms = problem.covariance, problem.columns.transforms
+    k, p, has_scale = covariance.size, problem.p, len(point.log_sigma)
+    outcome, component_cov = judge(
+        design, covariance, transforms, point.theta, point.sigma, best, scale_cov, flat, notes
+    )
+    raw = transformed(covariance, point.theta, transforms)
+    values = component_values(covariance, raw, 1.0)
+    modes, structure = point.value.modes, problem.columns.structure
+    effects = structure.split(modes.b[:, 0])
+    return Estimate(
+        method={0: "ML-nAGQ0", 1: "ML-Laplace"}.get(options.nagq, f"ML-AGQ({options.nagq})"),
+        beta=point.beta,
+        vcov=vcov,
+        theta=raw,
+        sigma=point.sigma,
+        component_values=np.append(values, point.sigma) if has_scale else values,
+        component_cov=component_cov,
+        modes=tuple(v @ T.T for v, T in zip(effects, transforms, strict=True)),
+        mode_cov=mode_covariance(modes.factor, transforms, 1.0),
+        factor=modes.factor,
+        transforms=transforms,
+        relative_to=1.0,
+        coef_map=coefficient_map(modes.factor, transforms, beside.solved),
+        vcov_slopes=np.zeros((0, p, p)),
+        scale_cov=np.zeros((0, 0)),
+        df_residual=np.inf,
+        eta=modes.eta,
+        loglik=point.value.loglik,
+        n_parameters=p + k + has_scale,
+        outcome=outcome,
+    )

@@ -8,6 +8,7 @@ import numpy as np
 
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
+from bayesglmm.families.compiled import Density
 from bayesglmm.laplace.structure import Array
 
 _MAX_STEPS = 100
@@ -53,11 +54,13 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood) -> GLMSolution:
         If no starting point with a finite likelihood is found (log or identity links).
     """
     beta = _start(X, offset, likelihood)
+    density, canonical = Density(likelihood), likelihood.link.name == likelihood.family.canonical
 
-    def loglik(b: Array) -> float:
-        return float(np.sum(likelihood.log_density(X @ b + offset)))
+    def evaluate(b: Array) -> tuple[Array, Array, float]:
+        eta, out = X @ b + offset, np.empty((4, len(offset)))
+        return eta, out, density(eta, 1.0, out)
 
-    value = loglik(beta)
+    eta, l, value = evaluate(beta)
     if not np.isfinite(value):
         raise FitError(
             f"link={likelihood.link.name!r}: no starting values inside the range of the mean "
@@ -66,22 +69,20 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood) -> GLMSolution:
     decrement, steps = np.inf, 0
     for _ in range(_MAX_STEPS):
         steps += 1
-        eta = X @ beta + offset
-        score = X.T @ likelihood.derivatives(eta)[0]
-        information = X.T @ (X * likelihood.expected_weights(eta)[:, None])
+        w = -l[2] if canonical else likelihood.expected_weights(eta)
+        score, information = X.T @ l[1], X.T @ (X * w[:, None])
         step = np.linalg.lstsq(information, score, rcond=None)[0]
         decrement = float(score @ step)
         if decrement < 1e-18 * (1.0 + abs(value)):
             break
         size = 1.0
         while size > 1e-10:
-            new_value = loglik(beta + size * step)
+            new_eta, new_l, new_value = evaluate(beta + size * step)
             if new_value > value or (decrement < 1e-8 and new_value > value - 1e-9 * abs(value)):
                 break
             size *= 0.5
         else:
             break
-        beta, value = beta + size * step, new_value
-    eta = X @ beta + offset
-    information = X.T @ (X * likelihood.expected_weights(eta)[:, None])
-    return GLMSolution(beta, information, eta, decrement, steps)
+        beta, eta, l, value = beta + size * step, new_eta, new_l, new_value
+    w = -l[2] if canonical else likelihood.expected_weights(eta)
+    return GLMSolution(beta, X.T @ (X * w[:, None]), eta, decrement, steps)

@@ -101,6 +101,20 @@ def quadratic_form(s, Z, C, out):
             out[i] += twice * total
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def predict(s, lam, Z, fixed, u, b, eta):
+    """b = Lambda u and eta = fixed + Z b, for u (effects, 1)."""
+    scale_effects(s, lam, u, b)
+    add_effects(s, Z, fixed, b, eta)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pull_rows(s, lam, Z, v, score, out):
+    """score = Z'v and out = Lambda' score, for v (n, m)."""
+    sum_rows(s, Z, v, score)
+    scale_sums(s, lam, score, out)
+
+
 # ----------------------------------------------------------------------------- over the blocks
 
 
@@ -307,6 +321,20 @@ def eliminate(s, H, S):
                                             total += H[by + k * Kg + a] * H[bx + k * Kh + c]
                                         S[row + c, col + a] -= total
     return logdet
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def assemble(s, lam, W, H, S):
+    """H = I + Lambda' W Lambda, eliminated: see `eliminate`."""
+    congruence(s, lam, W, H, False)
+    return eliminate(s, H, S)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def solve_chain(s, H, R):
+    """H^-1 R in place where there is no trailing part."""
+    solve_down(s, H, R)
+    solve_up(s, H, R)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -14,7 +14,7 @@ import numpy as np
 
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.factor import covariance_blocks, inverse_blocks, solve
-from bayesglmm.laplace.pirls import Modes, Problem, conditional_modes
+from bayesglmm.laplace.pirls import EXACT, Border, Modes, Problem, conditional_modes, joint_modes
 from bayesglmm.laplace.structure import Array
 
 
@@ -41,9 +41,36 @@ def laplace(problem: Problem, theta: Array, beta: Array, sigma: float, start: Ar
         If the information at the modes is not positive definite.
     """
     lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
-    fixed = problem.columns.X @ beta + problem.offset
-    modes = conditional_modes(problem, fixed, lam, start, sigma)
-    direct = np.zeros_like(lam)
+    modes = conditional_modes(problem, beta, lam, start, sigma)
+    return _laplace_at(problem, modes, sigma, ())
+
+
+def laplace_profiled(
+    problem: Problem,
+    theta: Array,
+    beta: Array,
+    sigma: float,
+    start: Array,
+    exact: float = EXACT,
+) -> tuple[Value, Array, Border]:
+    """The same with beta at the mode of the penalised likelihood (lme4's ``nAGQ = 0``).
+
+    ``beta`` is where its search starts, which ends at a squared Newton decrement of ``exact``.
+    The derivative in theta follows beta as it moves.
+
+    Returns
+    -------
+    Value, (p,) beta, Border
+    """
+    lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
+    modes, beta, beside = joint_modes(problem, beta, lam, start, sigma, exact)
+    return _laplace_at(problem, modes, sigma, (beside,)), beta, beside
+
+
+def _laplace_at(
+    problem: Problem, modes: Modes, sigma: float, beside: tuple[Border, ...]
+) -> Value:
+    direct = np.zeros_like(modes.factor.lam)
     kernels.outer_sums(problem.columns.structure.arrays, modes.score, modes.u, direct)
     slopes = total_slopes(
         problem,
@@ -53,6 +80,7 @@ def laplace(problem: Problem, theta: Array, beta: Array, sigma: float, start: Ar
         lambdas=direct,
         modes_bar=np.zeros_like(modes.u),
         information_bar=-0.5 * inverse_blocks(modes.factor),
+        beside=beside,
     )
     log_sigma = 0.0
     likelihood = problem.density.likelihood
@@ -81,6 +109,7 @@ def total_slopes(
     lambdas: Array,
     modes_bar: Array,
     information_bar: Array,
+    beside: tuple[Border, ...] = (),
 ) -> Slopes:
     """Derivatives of an objective that also moves through the modes and through H.
 
@@ -94,6 +123,8 @@ def total_slopes(
         (effects, 1) its derivative in the modes u, H held still.
     information_bar
         Its derivative in H, in flat blocks (-H^-1 / 2 for the Laplace approximation).
+    beside
+        The fixed effects, if they are at their mode too and move with it; else empty.
     """
     structure, Z, lam, l = (  # noqa: E741
         problem.columns.structure,
@@ -106,12 +137,16 @@ def total_slopes(
     kernels.quadratic_form(s, Z, covariance_blocks(modes.factor, information_bar), spread)
     through = -l[3] * spread  # H moves with eta at the mode
     sums, scaled = np.empty_like(modes.u), np.empty_like(modes.u)
-    kernels.sum_rows(s, Z, through[:, None], sums)
-    kernels.scale_sums(s, lam, sums, scaled)
+    kernels.pull_rows(s, lam, Z, through[:, None], sums, scaled)
     v = solve(modes.factor, scaled + modes_bar)  # the modes move with everything
+    shift = np.zeros_like(rows)
+    for border in beside:
+        pull = problem.columns.X.T @ through - border.cross.T @ v[:, 0]
+        v_beta = border.solve(pull)
+        v = v - (border.solved @ v_beta)[:, None]
+        shift = problem.columns.X @ v_beta
     lifted, moved = np.empty_like(v), np.empty_like(rows)
-    kernels.scale_effects(s, lam, v, lifted)
-    kernels.add_effects(s, Z, np.zeros_like(rows), lifted, moved)
+    kernels.predict(s, lam, Z, shift, v, lifted, moved)
     through += l[2] * moved
     kernels.sum_rows(s, Z, through[:, None], sums)
     slopes = np.empty_like(lam)

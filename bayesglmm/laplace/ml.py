@@ -46,8 +46,8 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
             f"this is family={likelihood.family.name!r}, link={likelihood.link.name!r} with "
             f"{len(design.random)} random-effects term(s). Use reml=False."
         )
-    if options.nagq > 1:
-        _check_quadrature(design, linear)
+    if options.nagq != 1:
+        _check_quadrature(design, linear, options.nagq)
     # The engines see orthonormal columns, so neither units nor origins of covariates (years and
     # their squares, time stamps) cost digits; the estimate is then carried back.
     if not design.random:
@@ -59,13 +59,15 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
         return fit(design, columns, likelihood, options).for_columns(columns.R)
 
 
-def _check_quadrature(design: Design, linear: bool) -> None:
+def _check_quadrature(design: Design, linear: bool, nagq: int) -> None:
     if linear or not design.random:
         raise ChoiceError(
-            "nagq > 1 is for generalised models with random effects: this likelihood needs no "
+            f"nagq={nagq} is for generalised models with random effects: this likelihood needs no "
             "quadrature, it is already exact. Use nagq=1."
         )
     columns = len(design.random[0].columns)
+    if nagq == 0:
+        return
     if len(design.random) > 1 or columns > _MOST_COLUMNS:
         terms = ", ".join(f"{t.name} ({len(t.columns)} column(s))" for t in design.random)
         raise ChoiceError(

@@ -19,8 +19,8 @@ Objective = Callable[[Array], tuple[float, Array]]
 _MAX_ITERATIONS = 300
 _NEWTON_STEPS = 8
 # Squared distances to the optimum, in standard errors: 2 (L_max - L) to second order.
-_ARRIVED = 1e-16
-_GOOD = 1e-12
+_ARRIVED = 1e-10
+_GOOD = 1e-15
 _CONVERGED = 1e-6
 # Values closer than this, relative, may differ by rounding and by the inner iteration only.
 _NOISE = 1e-10
@@ -74,10 +74,18 @@ def hessian(objective: Objective, x: Array, scale: Array) -> Array:
     return 0.5 * (out + out.T)
 
 
-def maximise(objective: Objective, start: Array, scale: Array) -> Optimum:
+def maximise(
+    objective: Objective, start: Array, scale: Array, *, known: Array | None = None
+) -> Optimum:
     """Maximise from ``start``; ``scale`` is the expected size of a change in each entry.
 
     The objective may return ``-inf`` where it is undefined: such steps are halved.
+
+    Parameters
+    ----------
+    known
+        Inverse of the negative Hessian as far as it is known before the search, in units of
+        ``scale``; by default nothing is.
     """
     evaluations = 0
 
@@ -92,7 +100,7 @@ def maximise(objective: Objective, start: Array, scale: Array) -> Optimum:
     z = np.zeros_like(start)
     value, gradient = scaled(z)
     trace = [value]
-    z, value, gradient = _bfgs(scaled, z, value, gradient, trace)
+    z, value, gradient, _ = bfgs(scaled, z, value, gradient, trace, known=known)
     ones = np.ones_like(z)
     curvature = hessian(scaled, z, ones)
     step, distance = _newton_step(curvature, gradient)
@@ -110,7 +118,7 @@ def maximise(objective: Objective, start: Array, scale: Array) -> Optimum:
         trace.append(value)
         if not moved:
             break
-        if before > 1e-10:  # moved too far for the curvature to be that of the new point
+        if before > 1e-8:  # moved too far for the curvature to be that of the new point
             curvature = hessian(scaled, z, ones)
         step, distance = _newton_step(curvature, gradient)
     return Optimum(
@@ -135,15 +143,30 @@ def _newton_step(curvature: Array, gradient: Array) -> tuple[Array, float]:
     return step, float(gradient @ step)
 
 
-def _bfgs(
-    objective: Objective, z: Array, value: float, gradient: Array, trace: list[float]
-) -> tuple[Array, float, Array]:
+def bfgs(
+    objective: Objective,
+    z: Array,
+    value: float,
+    gradient: Array,
+    trace: list[float],
+    *,
+    known: Array | None = None,
+    arrived: float = _ARRIVED,
+) -> tuple[Array, float, Array, Array]:
+    """Quasi-Newton ascent until the squared distance to the top, in its metric, is ``arrived``.
+
+    Returns
+    -------
+    z, value, gradient, (m, m) approximate inverse of the negative Hessian
+    """
     inverse = np.eye(len(z)) / max(1.0, float(np.linalg.norm(gradient)))
-    fresh = True
+    fresh = known is None
+    if known is not None:
+        inverse = known
     for _ in range(_MAX_ITERATIONS):
         step = inverse @ gradient
         slope = float(step @ gradient)
-        if not slope > _ARRIVED:
+        if not slope > arrived:
             break
         noise = _NOISE * (1.0 + abs(value))
         size = 1.0
@@ -172,4 +195,4 @@ def _bfgs(
             rho = 1.0 / bend
             left = np.eye(len(z)) - rho * np.outer(s, y)
             inverse = left @ inverse @ left.T + rho * np.outer(s, s)
-    return z, value, gradient
+    return z, value, gradient, inverse

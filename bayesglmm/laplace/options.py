@@ -16,7 +16,9 @@ class ML:
     ----------
     nagq
         1 for the Laplace approximation; k > 1 for adaptive Gauss-Hermite quadrature with k
-        nodes, available for a single scalar random-effects term.
+        nodes per effect, for a single random-effects term of up to three columns; 0 for lme4's
+        fast approximation, which finds beta by penalised least squares and is not maximum
+        likelihood (standard errors are conditional).
     reml
         Restricted maximum likelihood; Gaussian models with random effects only.
     vcov
@@ -41,8 +43,13 @@ class ML:
     def __post_init__(self) -> None:
         check_choice("vcov", self.vcov, ("auto", "hessian", "conditional"))
         check_choice("df", self.df, ("satterthwaite", "asymptotic"))
-        if not isinstance(self.nagq, int) or isinstance(self.nagq, bool) or self.nagq < 1:
+        if not isinstance(self.nagq, int) or isinstance(self.nagq, bool) or self.nagq < 0:
             raise ChoiceError(
                 f"nagq={self.nagq!r} is not a number of quadrature nodes; give a whole number "
-                "from 1 (Laplace) up, e.g. 9"
+                "from 1 (Laplace) up, e.g. 9, or 0 for lme4's fast approximation"
+            )
+        if self.nagq == 0 and self.vcov == "hessian":
+            raise ChoiceError(
+                "vcov='hessian' needs a likelihood that beta maximises, which nagq=0 does not "
+                "give; use vcov='conditional', or nagq=1"
             )

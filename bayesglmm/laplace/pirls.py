@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.lapack import dposv
 
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
@@ -20,7 +21,7 @@ from bayesglmm.laplace.structure import Array
 
 _MAX_STEPS = 100
 # Squared Newton decrement at which the modes are exact to about 1e-10 of their sd.
-_DECREMENT = 1e-20
+EXACT = 1e-20
 _FAR = 1.0  # squared decrement of a start that may be worse than none
 
 
@@ -88,15 +89,37 @@ class Modes:
     converged: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Border:
+    """The fixed effects beside H in the joint information of (u, beta).
+
+    Attributes
+    ----------
+    cross, solved
+        (effects, p) M'WX, and H^-1 of it.
+    schur
+        (p, p) X'WX - X'WM H^-1 M'WX: the information of beta given theta.
+    """
+
+    cross: Array
+    solved: Array
+    schur: Array
+
+    def solve(self, v: Array) -> Array:
+        """schur^-1 v, the shortest solution where it is singular."""
+        out, info = dposv(self.schur, v)[1:]
+        if info:
+            out = np.linalg.lstsq(self.schur, v, rcond=None)[0]
+        return np.asarray(out)
+
+
 def conditional_modes(
-    problem: Problem, fixed: Array, lam: Array, start: Array, sigma: float = 1.0
+    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float = 1.0
 ) -> Modes:
-    """Modes of u given the fixed part of eta and Lambda.
+    """Modes of u given beta and Lambda.
 
     Parameters
     ----------
-    fixed
-        (n,) X beta + offset.
     lam
         Lambda_f as the kernels take them.
     start
@@ -109,13 +132,60 @@ def conditional_modes(
     numpy.linalg.LinAlgError
         If H is not positive definite at the mode found.
     """
-    structure, Z, density = problem.columns.structure, problem.columns.Z, problem.density
-    s, n = structure.arrays, len(fixed)
+    return _newton(problem, beta, lam, start, sigma, joint=False)[0]
 
-    def evaluate(u: Array) -> tuple[Array, Array, Array, float]:
+
+def joint_modes(
+    problem: Problem,
+    beta: Array,
+    lam: Array,
+    start: Array,
+    sigma: float = 1.0,
+    exact: float = EXACT,
+) -> tuple[Modes, Array, Border]:
+    """Modes of u and beta together given Lambda (lme4's ``nAGQ = 0``), from a start for both.
+
+    ``exact`` is the squared Newton decrement that counts as none.
+
+    Returns
+    -------
+    Modes, (p,) beta, Border
+    """
+    modes, beta = _newton(problem, beta, lam, start, sigma, joint=True, exact=exact)
+    return modes, beta, border(problem, modes)
+
+
+def border(problem: Problem, modes: Modes) -> Border:
+    """The fixed effects beside H at the modes."""
+    return _border(problem, modes.factor, -modes.l[2])
+
+
+def _border(problem: Problem, factor: Factor, w: Array) -> Border:
+    s, X = problem.columns.structure.arrays, problem.columns.X
+    wx = X * w[:, None]
+    sums = np.empty((problem.columns.structure.effects, problem.p))
+    cross = np.empty_like(sums)
+    kernels.pull_rows(s, factor.lam, problem.columns.Z, wx, sums, cross)
+    solved = solve(factor, cross)
+    return Border(cross, solved, X.T @ wx - cross.T @ solved)
+
+
+def _newton(
+    problem: Problem,
+    beta: Array,
+    lam: Array,
+    start: Array,
+    sigma: float,
+    *,
+    joint: bool,
+    exact: float = EXACT,
+) -> tuple[Modes, Array]:
+    structure, X, Z = problem.columns.structure, problem.columns.X, problem.columns.Z
+    density, s, n = problem.density, structure.arrays, len(problem.offset)
+
+    def evaluate(u: Array, fixed: Array) -> tuple[Array, Array, Array, float]:
         b, eta, out = np.empty_like(u), np.empty(n), np.empty((4, n))
-        kernels.scale_effects(s, lam, u, b)
-        kernels.add_effects(s, Z, fixed, b, eta)
+        kernels.predict(s, lam, Z, fixed, u, b, eta)
         value = density(eta, sigma, out)
         return b, eta, out, value - 0.5 * float(np.vdot(u, u))
 
@@ -124,11 +194,11 @@ def conditional_modes(
         kernels.cross_products(s, Z, w, W)
         return W, factorize(structure, W, lam)
 
-    u = start
-    b, eta, l, f = evaluate(u)
+    u, fixed = start, X @ beta + problem.offset
+    b, eta, l, f = evaluate(u, fixed)
     if not np.isfinite(f):
         u = np.zeros_like(start)
-        b, eta, l, f = evaluate(u)
+        b, eta, l, f = evaluate(u, fixed)
     converged = False
     for k in range(_MAX_STEPS):
         w = -l[2]
@@ -137,24 +207,32 @@ def conditional_modes(
             w = np.where(w > 0.0, w, density.likelihood.expected_weights(eta, sigma))
         W, factor = information(w)
         score, scaled = np.empty_like(u), np.empty_like(u)
-        kernels.sum_rows(s, Z, l[1][:, None], score)
-        kernels.scale_sums(s, lam, score, scaled)
+        kernels.pull_rows(s, lam, Z, l[1][:, None], score, scaled)
         gradient = scaled - u
         step = solve(factor, gradient)
         decrement = float(np.vdot(gradient, step))
-        if decrement < _DECREMENT * (1.0 + abs(f) * 1e-8):
+        beta_step = np.zeros_like(beta)
+        if joint:
+            beside = _border(problem, factor, w)
+            pull = X.T @ l[1] - beside.cross.T @ step[:, 0]
+            beta_step = beside.solve(pull)
+            step = step - (beside.solved @ beta_step)[:, None]
+            decrement += float(pull @ beta_step)
+        if decrement < exact * (1.0 + abs(f) * 1e-8):
             converged = True
             break
         if k == 0 and decrement > _FAR and u.any():
             zero = np.zeros_like(u)
-            other = evaluate(zero)
+            other = evaluate(zero, fixed)
             if other[3] > f:
                 u, (b, eta, l, f) = zero, other
                 continue
         size = 1.0
         while size > 1e-10:
             trial = u + size * step
-            new_b, new_eta, new_l, new_f = evaluate(trial)
+            if joint:
+                fixed = X @ (beta + size * beta_step) + problem.offset
+            new_b, new_eta, new_l, new_f = evaluate(trial, fixed)
             # Close to the mode f is flat to rounding: a full Newton step is then right.
             if new_f > f or (decrement < 1e-10 and new_f > f - 1e-9 * (1.0 + abs(f))):
                 break
@@ -162,6 +240,7 @@ def conditional_modes(
         else:
             break
         u, b, eta, l, f = trial, new_b, new_eta, new_l, new_f
+        beta = beta + size * beta_step
     if not positive:
         W, factor = information(-l[2])
-    return Modes(u, b, eta, f, l, score, W, factor, converged)
+    return Modes(u, b, eta, f, l, score, W, factor, converged), beta

@@ -77,6 +77,9 @@ class Structure:
     starts: Whole
     up: Small
     up_of: Whole
+    effects: int
+    q: int
+    values: int
 
     @property
     def arrays(self) -> tuple[object, ...]:
@@ -97,24 +100,6 @@ class Structure:
     def n(self) -> int:
         """Number of rows."""
         return int(self.slots.shape[1])
-
-    @property
-    def effects(self) -> int:
-        """Number of random effects."""
-        return int(np.sum(self.terms[:, 0] * self.terms[:, 1]))
-
-    @property
-    def q(self) -> int:
-        """Order of the dense Schur complement."""
-        trailing = self.terms[self.n_chain :]
-        return int(np.sum(trailing[:, 0] * trailing[:, 1]))
-
-    @property
-    def values(self) -> int:
-        """Length of a flat array of blocks."""
-        J, K = self.terms[:, 0], self.terms[:, 1]
-        f, g, count = self.pairs[:, 0], self.pairs[:, 1], self.pairs[:, 3]
-        return int(np.sum(count * K[f] * K[g]))
 
     def split(self, flat: Array) -> list[Array]:
         """A flat (effects,) or (effects, m) array as (J_f, K_f[, m]), in the formula's order."""
@@ -207,6 +192,9 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
         starts=np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
         up=np.concatenate([np.zeros(0, dtype=np.int32), *up]),
         up_of=up_of,
+        effects=effect,
+        q=dense,
+        values=value,
     )
 
 
