@@ -15,6 +15,7 @@ from bayesglmm.design import Design
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
 from bayesglmm.families.compiled import Density
+from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import component_values, covariance_of, transformed
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.glm import fit_glm
@@ -24,10 +25,11 @@ from bayesglmm.laplace.optimise import Optimum, bfgs, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pirls import EXACT, Border, Problem, border
 from bayesglmm.laplace.quadrature import adaptive
+from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
 from bayesglmm.laplace.structure import Array
 
-_START = 1.0  # sd of the (standardised) random effects at the start; lme4's start
+_LARGEST_START = 3.0  # of theta: moments are of little worth where the link is flat
 _LARGEST_THETA = 1e4
 _STEPS = (0.2, 0.1)  # expected size of a change in theta and in log sigma
 _ROUGH = 1e-3  # squared distance in standard errors at which the profiled search hands over
@@ -89,7 +91,30 @@ class _Profiled:
             self.problem, theta, self.beta, _sigma(log_sigma), self.u, self.exact
         )
         self.beta, self.u = beta, value.modes.u
+        self.last = (value, beside)
         return Point(theta, beta, log_sigma, value), beside
+
+    def information(self) -> Array:
+        """Average information of theta where the likelihood was last, and of log sigma."""
+        value, beside = self.last
+        modes, problem = value.modes, self.problem
+        wx = problem.columns.X * -modes.l[2][:, None]
+        zx = np.empty_like(beside.cross)
+        kernels.sum_rows(problem.columns.structure.arrays, problem.columns.Z, wx, zx)
+        theta, tie = average_information(
+            problem.covariance,
+            modes.W,
+            modes.factor,
+            modes.u,
+            modes.score,
+            zx,
+            beside.solved,
+            beside.schur,
+        )
+        if not problem.density.likelihood.family.has_scale:
+            return theta
+        n = len(problem.offset)
+        return np.block([[theta, tie[:, None]], [tie[None, :], np.array([[2.0 * n]])]])
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         value = self.at(x)[0].value
@@ -149,23 +174,24 @@ def generalised_mixed(
     steps = np.array([_STEPS[0]] * k + [_STEPS[1]] * has_scale)
     profiled = _Profiled(problem, beta, EXACT if options.nagq == 0 else _ROUGH**2)
     if options.nagq == 0:
-        best = maximise(_Guarded(profiled), start, steps)
+        best = maximise(_Guarded(profiled), start, steps, metric=profiled.information)
         x, curvature = settle(_Guarded(profiled), covariance, best, steps)
         point, beside = profiled.at(x)
         scale_cov, flat = invert_information(-curvature)
         vcov = np.linalg.pinv(beside.schur, hermitian=True)
     else:
-        rough, metric = _climb(_Guarded(profiled), start, steps)
+        rough, metric = _climb(profiled, start, steps)
         point, beside = profiled.at(rough)
         root = _inverse_root(beside.schur)
         joint = _Joint(problem, options.nagq, root, point.value.modes.u)
         order = [*range(k), *range(k + p, k + p + has_scale)]  # of theta and log sigma
         scale, known = np.ones(k + p + has_scale), np.eye(k + p + has_scale)
-        scale[order], known[np.ix_(order, order)] = steps, metric
+        scale[order] = steps
+        known[np.ix_(order, order)] = np.linalg.inv(metric)
         first = np.concatenate(
             [point.theta, np.linalg.solve(root, point.beta), point.log_sigma]
         )
-        best = maximise(_Guarded(joint), first, scale, known=known)
+        best = maximise(_Guarded(joint), first, scale, metric=lambda: known, fixed_metric=True)
         x, curvature = settle(_Guarded(joint), covariance, best, scale)
         point = joint.at(x)
         beside = border(problem, point.value.modes)
@@ -188,29 +214,47 @@ def generalised_mixed(
 
 def _start(problem: Problem) -> tuple[Array, Array]:
     """beta of the model without random effects, and (theta, log sigma) to start from."""
-    likelihood, columns = problem.density.likelihood, problem.columns
+    density, columns = problem.density, problem.columns
+    likelihood, structure = density.likelihood, columns.structure
     glm = fit_glm(columns.X, problem.offset, likelihood)
-    theta = problem.covariance.identity(_START)
-    if not likelihood.family.has_scale:
-        return glm.beta, theta
-    n = len(problem.offset)
-    sigma = float(np.sqrt(likelihood.deviance(likelihood.link.inverse(glm.eta)) / n))
-    # On the link scale the effects start at the size of the noise, not at 1.
-    theta *= sigma / max(abs(float(np.mean(likelihood.y))), sigma)
-    return glm.beta, np.append(theta, np.log(sigma))
+    n, sigma, log_sigma = len(problem.offset), 1.0, np.zeros(0)
+    if likelihood.family.has_scale:
+        mu = likelihood.link.inverse(glm.eta)
+        sigma = float(np.sqrt(likelihood.deviance(mu) / n))
+        log_sigma = np.array([np.log(sigma)])
+    l = np.empty((4, n))  # noqa: E741
+    density(glm.eta, sigma, l)
+    w = np.maximum(likelihood.expected_weights(glm.eta, sigma), 1e-300)
+    W, zr = np.empty(structure.values), np.empty((structure.effects, 1))
+    kernels.cross_products(structure.arrays, columns.Z, w, W)
+    kernels.sum_rows(structure.arrays, columns.Z, l[1][:, None], zr)
+    theta, _ = moment_start(
+        structure,
+        problem.covariance,
+        W,
+        zr[:, 0],
+        float(np.sum(l[1] ** 2 / w)),
+        n,
+        known_residual=True,
+    )
+    return glm.beta, np.concatenate([np.clip(theta, -_LARGEST_START, _LARGEST_START), log_sigma])
 
 
-def _climb(objective: _Guarded, start: Array, steps: Array) -> tuple[Array, Array]:
-    """Near the top of the profiled likelihood, and the inverse curvature there, per ``steps``."""
+def _climb(profiled: _Profiled, start: Array, steps: Array) -> tuple[Array, Array]:
+    """Near the top of the profiled likelihood, and the inverse curvature there."""
+    objective = _Guarded(profiled)
 
     def scaled(z: Array) -> tuple[float, Array]:
         value, gradient = objective(start + steps * z)
         return value, gradient * steps
 
+    def metric() -> Array:
+        return profiled.information() * np.outer(steps, steps)
+
     z = np.zeros_like(start)
     value, gradient = scaled(z)
-    z, _, _, metric = bfgs(scaled, z, value, gradient, [], arrived=_ROUGH)
-    return start + steps * z, metric
+    z, _, _, inverse = bfgs(scaled, z, value, gradient, [], metric=metric, arrived=_ROUGH)
+    return start + steps * z, inverse * np.outer(steps, steps)
 
 
 def _inverse_root(information: Array) -> Array:

@@ -19,15 +19,17 @@ from bayesglmm.laplace.judge import invert_information, judge, settle
 from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pls import (
-    deviance,
+    LinearProblem,
+    Solution,
+    deviance_at,
     linear_problem,
     penalised_least_squares,
+    remainder,
     sensitivity,
 )
+from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
 from bayesglmm.laplace.structure import Array
-
-_START = 1.0  # sd of the random effects at the start, relative to sigma; lme4's start
 
 
 def linear_mixed(
@@ -42,16 +44,17 @@ def linear_mixed(
         )
     problem = linear_problem(columns, likelihood.y - design.offset, likelihood.w, covariance)
 
-    def objective(theta: Array) -> tuple[float, Array]:
-        try:
-            value, gradient = deviance(problem, theta, options.reml)
-        except np.linalg.LinAlgError:
-            return -np.inf, np.zeros_like(theta)
-        return -0.5 * value, -0.5 * gradient
-
-    start = covariance.identity(_START)
-    scale = np.full(covariance.size, 0.3)
-    best = maximise(objective, start, scale)
+    objective = _Objective(problem, options.reml)
+    start, scale = moment_start(
+        structure,
+        covariance,
+        problem.W,
+        problem.zx[:, design.p],
+        float(problem.xx[design.p, design.p]),
+        design.n,
+        known_residual=False,
+    )
+    best = maximise(objective, start, scale, metric=objective.information)
     theta, curvature = settle(objective, covariance, best, scale)
     at = penalised_least_squares(problem, theta)
     df = design.n - design.p if options.reml else design.n
@@ -98,6 +101,40 @@ def linear_mixed(
         n_parameters=design.p + covariance.size + 1,
         outcome=outcome,
     )
+
+
+class _Objective:
+    """The log-likelihood (or restricted one) in theta, and its information where it was last."""
+
+    def __init__(self, problem: LinearProblem, reml: bool) -> None:
+        self.problem, self.reml = problem, reml
+        self.solution: Solution | None = None
+
+    def __call__(self, theta: Array) -> tuple[float, Array]:
+        try:
+            self.solution = penalised_least_squares(self.problem, theta)
+            value, gradient = deviance_at(self.problem, self.solution, self.reml)
+        except np.linalg.LinAlgError:
+            return -np.inf, np.zeros_like(theta)
+        return -0.5 * value, -0.5 * gradient
+
+    def information(self) -> Array:
+        """(k, k) average information of theta, sigma profiled out."""
+        problem, at = self.problem, self.solution
+        assert at is not None  # called after an evaluation
+        df = problem.n - problem.p if self.reml else problem.n
+        information, tie = average_information(
+            problem.covariance,
+            problem.W,
+            at.factor,
+            at.u,
+            remainder(problem, at),
+            np.array(problem.zx[:, : problem.p]),
+            at.ux,
+            np.tril(at.fixed[0]) @ np.tril(at.fixed[0]).T,
+        )
+        variance = at.rss / df
+        return information / variance - np.outer(tie, tie) / (2.0 * df * variance**2)
 
 
 def _joint_information(profiled: Array, rss_slopes: Array, sigma: float, df: int) -> Array:

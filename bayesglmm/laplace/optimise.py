@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Objective = Callable[[Array], tuple[float, Array]]
+Metric = Callable[[], Array]
 
 _MAX_ITERATIONS = 300
 _NEWTON_STEPS = 8
@@ -22,6 +23,7 @@ _NEWTON_STEPS = 8
 _ARRIVED = 1e-10
 _GOOD = 1e-15
 _CONVERGED = 1e-6
+_NEAR = 0.1  # from here on the search learns the metric by itself
 # Values closer than this, relative, may differ by rounding and by the inner iteration only.
 _NOISE = 1e-10
 # Differences of a gradient that is exact to about 1e-10: error about 1e-7 from either side.
@@ -75,7 +77,12 @@ def hessian(objective: Objective, x: Array, scale: Array) -> Array:
 
 
 def maximise(
-    objective: Objective, start: Array, scale: Array, *, known: Array | None = None
+    objective: Objective,
+    start: Array,
+    scale: Array,
+    *,
+    metric: Metric | None = None,
+    fixed_metric: bool = False,
 ) -> Optimum:
     """Maximise from ``start``; ``scale`` is the expected size of a change in each entry.
 
@@ -83,9 +90,11 @@ def maximise(
 
     Parameters
     ----------
-    known
-        Inverse of the negative Hessian as far as it is known before the search, in units of
-        ``scale``; by default nothing is.
+    metric
+        Gives the negative Hessian at the point evaluated last, as far as it is known without
+        search; by default nothing is.
+    fixed_metric
+        Whether it is the same everywhere: then it serves at the start only.
     """
     evaluations = 0
 
@@ -100,7 +109,10 @@ def maximise(
     z = np.zeros_like(start)
     value, gradient = scaled(z)
     trace = [value]
-    z, value, gradient, _ = bfgs(scaled, z, value, gradient, trace, known=known)
+    known = None if metric is None else lambda: metric() * np.outer(scale, scale)
+    z, value, gradient, _ = bfgs(
+        scaled, z, value, gradient, trace, metric=known, fixed_metric=fixed_metric
+    )
     ones = np.ones_like(z)
     curvature = hessian(scaled, z, ones)
     step, distance = _newton_step(curvature, gradient)
@@ -132,6 +144,13 @@ def maximise(
     )
 
 
+def _inverse(information: Array) -> Array:
+    """Of a symmetric matrix, its eigenvalues made positive and bounded."""
+    values, vectors = np.linalg.eigh(information)
+    floor = 1e-6 * max(float(np.max(np.abs(values), initial=0.0)), 1e-300)
+    return np.asarray((vectors / np.maximum(np.abs(values), floor)) @ vectors.T)
+
+
 def _newton_step(curvature: Array, gradient: Array) -> tuple[Array, float]:
     """Ascent step, and the squared distance it covers in standard errors.
 
@@ -150,7 +169,8 @@ def bfgs(
     gradient: Array,
     trace: list[float],
     *,
-    known: Array | None = None,
+    metric: Metric | None = None,
+    fixed_metric: bool = False,
     arrived: float = _ARRIVED,
 ) -> tuple[Array, float, Array, Array]:
     """Quasi-Newton ascent until the squared distance to the top, in its metric, is ``arrived``.
@@ -160,12 +180,14 @@ def bfgs(
     z, value, gradient, (m, m) approximate inverse of the negative Hessian
     """
     inverse = np.eye(len(z)) / max(1.0, float(np.linalg.norm(gradient)))
-    fresh = known is None
-    if known is not None:
-        inverse = known
+    fresh = metric is None
+    far = not fresh
     for _ in range(_MAX_ITERATIONS):
+        if metric is not None and far:
+            inverse = _inverse(metric())
         step = inverse @ gradient
         slope = float(step @ gradient)
+        far = slope > _NEAR and not fixed_metric
         if not slope > arrived:
             break
         noise = _NOISE * (1.0 + abs(value))

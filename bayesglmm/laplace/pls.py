@@ -136,7 +136,13 @@ def deviance(
 
     beta is profiled out, and so is sigma unless it is given.
     """
-    at = penalised_least_squares(problem, theta)
+    return deviance_at(problem, penalised_least_squares(problem, theta), reml, sigma)
+
+
+def deviance_at(
+    problem: LinearProblem, at: Solution, reml: bool, sigma: float | None = None
+) -> tuple[float, Array]:
+    """The same where the least-squares problem is solved already."""
     df = problem.n - problem.p if reml else problem.n
     variance = at.rss / df if sigma is None else sigma**2
     value = (
@@ -149,14 +155,18 @@ def deviance(
     s = structure.arrays
     slopes = np.empty_like(lam)
     kernels.logdet_slopes(s, lam, problem.W, inverse_blocks(at.factor), slopes)
-    own = np.append(problem.ols - at.beta, 1.0)[:, None]  # [X r] times this is y - X beta
-    left = _left(problem, lam, problem.zx @ own, at.u)
-    kernels.outer_sums(s, left / -variance, at.u, slopes)
+    kernels.outer_sums(s, remainder(problem, at) / -variance, at.u, slopes)
     if reml:
         value += at.logdet_fixed
         left = _left(problem, lam, np.array(problem.zx[:, :p]), at.ux)
         kernels.outer_sums(s, left @ -cho_solve(at.fixed, np.eye(p)), at.ux, slopes)
     return float(value), problem.covariance.collect(structure.unpack(2.0 * slopes))
+
+
+def remainder(problem: LinearProblem, at: Solution) -> Array:
+    """(effects, 1) Z'W (y - X beta - M u)."""
+    own = np.append(problem.ols - at.beta, 1.0)[:, None]  # [X r] times this is y - X beta
+    return _left(problem, at.factor.lam, problem.zx @ own, at.u)
 
 
 def _left(problem: LinearProblem, lam: Array, sums: Array, u: Array) -> Array:

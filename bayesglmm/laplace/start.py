@@ -1,0 +1,138 @@
+"""Where to start the variance parameters: moments of the residuals, and the scale of the search.
+
+The sums of squares of Z'r are linear in the variances in expectation (MINQUE with a priori
+variances of zero; Rao 1972, doi:10.1080/01621459.1972.10481212): one small linear system, built
+from cross-products that are at hand, gives consistent estimates whatever the structure.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bayesglmm.laplace import kernels
+from bayesglmm.laplace.covariance import Covariance
+from bayesglmm.laplace.factor import Factor, solve
+from bayesglmm.laplace.structure import Array, Structure
+
+# Effects are never started closer to zero than where they explain this share of the variance of
+# a level's sum: sd = 0 is a stationary point, because the likelihood is even in theta.
+_SMALLEST_SHARE = 0.05
+
+
+def moment_start(
+    structure: Structure,
+    covariance: Covariance,
+    W: Array,
+    zr: Array,
+    rr: float,
+    n: int,
+    *,
+    known_residual: bool,
+) -> tuple[Array, Array]:
+    """theta to start from, relative to the residual sd, and a standard error of each entry.
+
+    Parameters
+    ----------
+    W
+        Z'WZ in flat blocks.
+    zr
+        (effects,) Z'W r for residuals r of the fixed effects.
+    rr
+        r'W r.
+    n
+        Number of rows.
+    known_residual
+        Whether the residual variance is 1 (W holds the weights of a GLMM), not to be estimated.
+    """
+    first = np.concatenate([[0], np.cumsum(structure.terms[:, 1])])
+    size = int(first[-1])
+    blocks = {
+        (int(f), int(g)): W[base : base + count * K[0] * K[1]].reshape(count, *K)
+        for f, g, _, count, base, _, _ in structure.pairs.tolist()
+        for K in [(int(structure.terms[f, 1]), int(structure.terms[g, 1]))]
+    }
+    moments, system = np.empty(size + 1), np.zeros((size + 1, size + 1))
+    moments[size], system[size, size] = rr, n
+    for (f, g), part in blocks.items():
+        rows, columns = slice(first[f], first[f + 1]), slice(first[g], first[g + 1])
+        squares = np.einsum("eab,eab->ab", part, part)
+        system[rows, columns], system[columns, rows] = squares, squares.T
+    information: list[Array] = []  # (J, K) Z'WZ of every level and column by itself
+    for f in range(len(structure.order)):
+        J, K, start = (int(v) for v in structure.terms[f, :3])
+        rows = slice(first[f], first[f + 1])
+        own = np.einsum("jkk->jk", blocks[f, f])
+        information.append(own)
+        moments[rows] = np.sum(zr[start : start + J * K].reshape(J, K) ** 2, axis=0)
+        system[rows, size] = system[size, rows] = own.sum(axis=0)
+    if known_residual:
+        system[size], moments[size] = np.eye(size + 1)[size], 1.0
+    variances = np.linalg.lstsq(system, moments, rcond=None)[0]
+    residual = max(float(variances[size]), 1e-3 * rr / n)
+    sds: dict[int, Array] = {}
+    shrunk: dict[int, Array] = {}  # (J, K) precision of a level's sum, effects included
+    for f, place in enumerate(structure.order):
+        own = information[f]
+        mean = np.maximum(own.mean(axis=0), 1e-300)
+        floor = _SMALLEST_SHARE / (1.0 - _SMALLEST_SHARE) / mean
+        relative = np.maximum(variances[first[f] : first[f + 1]] / residual, floor)
+        sds[place] = np.sqrt(relative)
+        shrunk[place] = own / (1.0 + relative * own)
+    theta, error = np.zeros(covariance.size), np.ones(covariance.size)
+    for k, (f, row, column) in enumerate(covariance.entries):
+        s = shrunk[f]
+        known = sds[f][column] ** 2 * float(s[:, row] @ s[:, column])
+        if row == column:
+            theta[k], known = sds[f][row], 2.0 * known
+        error[k] = 1.0 / np.sqrt(max(known, 1e-300))
+    return theta, np.minimum(error, np.maximum(np.abs(theta), 1.0))
+
+
+def average_information(
+    covariance: Covariance,
+    W: Array,
+    factor: Factor,
+    u: Array,
+    score: Array,
+    zx: Array,
+    solved: Array,
+    schur: Array,
+) -> tuple[Array, Array]:
+    """Information of theta, the mean of the observed and the expected one (Gilmour et al. 1995).
+
+    It costs one solve, where the observed information needs traces of products of inverses; near
+    the optimum it differs from that by sampling error only (doi:10.2307/2533274).
+
+    Parameters
+    ----------
+    W, factor
+        Z'WZ in flat blocks, and H factorised.
+    u, score
+        (effects, 1) spherical modes, and Z'W times what the fit leaves (Z' l' in a GLMM).
+    zx, solved, schur
+        (effects, p) Z'WX and H^-1 M'WX; (p, p) information of beta.
+
+    Returns
+    -------
+    (k, k), (k,)
+        In units of the residual variance: the information with beta profiled out, and the sums
+        that tie theta to the scale of a linear model.
+    """
+    structure = factor.structure
+    effects, sums = structure.split(u[:, 0]), structure.split(score[:, 0])
+    lambdas = structure.unpack(factor.lam)
+    moved = []
+    for f, row, column in covariance.entries:
+        parts = [np.zeros_like(part) for part in effects]
+        parts[f][:, row] += effects[f][:, column]
+        parts[f] += np.outer(sums[f][:, row], lambdas[f][:, column])
+        moved.append(structure.join(parts))
+    A = np.stack(moved, axis=1)
+    product, scaled = np.empty_like(A), np.empty_like(A)
+    kernels.multiply_blocks(structure.arrays, W, A, product)
+    kernels.scale_sums(structure.arrays, factor.lam, product, scaled)
+    information = A.T @ product - scaled.T @ solve(factor, scaled)
+    if zx.shape[1]:
+        fixed = zx.T @ A - solved.T @ scaled
+        information -= fixed.T @ np.linalg.lstsq(schur, fixed, rcond=None)[0]
+    return 0.5 * information, A.T @ score[:, 0]
