@@ -143,3 +143,35 @@ def component_values(covariance: Covariance, theta: Array, sigma: float) -> Arra
             for c in components(covariance)
         ]
     )
+
+
+def component_jacobian(
+    covariance: Covariance, theta: Array, transforms: tuple[Array, ...]
+) -> Array:
+    """(m, k) derivatives in theta of log sd and atanh correlation, for :func:`components`.
+
+    The effects are b = T b* with ``theta`` that of b*. Not finite where an sd is zero or a
+    correlation is one.
+    """
+    parts = components(covariance)
+    out = np.zeros((len(parts), covariance.size))
+    lambdas = covariance.lambdas(theta)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for k, (f, row, column) in enumerate(covariance.entries):
+            T, half = transforms[f], transforms[f] @ lambdas[f]
+            sigma = half @ half.T
+            slope = np.outer(T[:, row], half[:, column])
+            slope = slope + slope.T
+            relative = 0.5 * np.diagonal(slope) / np.diagonal(sigma)  # of log sd
+            for m, c in enumerate(parts):
+                if c.term != f:
+                    continue
+                if c.kind == "sd":
+                    out[m, k] = relative[c.row]
+                else:
+                    sds = np.sqrt(sigma[c.row, c.row] * sigma[c.column, c.column])
+                    corr = sigma[c.row, c.column] / sds
+                    change = slope[c.row, c.column] / sds
+                    change -= corr * (relative[c.row] + relative[c.column])
+                    out[m, k] = change / (1.0 - corr * corr)
+    return out

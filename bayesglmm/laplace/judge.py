@@ -10,9 +10,8 @@ from bayesglmm.families import Likelihood
 from bayesglmm.laplace.covariance import (
     Covariance,
     canonical_signs,
-    component_values,
+    component_jacobian,
     components,
-    transformed,
 )
 from bayesglmm.laplace.optimise import Array, Objective, Optimum, hessian
 from bayesglmm.laplace.outcome import Outcome
@@ -97,24 +96,11 @@ def judge(
     has_sigma = len(scale_cov) > len(theta)
     relative = has_sigma and best.x.shape == theta.shape  # sigma profiled out: sds scale with it
 
-    def unconstrained(x: Array) -> Array:
-        s = float(np.exp(x[-1])) if has_sigma else 1.0
-        raw = transformed(covariance, x[: len(theta)], transforms)
-        values = component_values(covariance, raw, s if relative else 1.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            out = [
-                np.log(v) if c.kind == "sd" else np.arctanh(v)
-                for v, c in zip(values, parts, strict=True)
-            ]
-        return np.array([*out, np.log(s)] if has_sigma else out)
-
-    x = np.append(theta, np.log(sigma)) if has_sigma else theta
-    jacobian = np.empty((len(parts) + has_sigma, len(x)))
-    with np.errstate(invalid="ignore"):  # a component at its boundary: masked below
-        for k in range(len(x)):
-            step = np.zeros(len(x))
-            step[k] = 1e-5
-            jacobian[:, k] = (unconstrained(x + step) - unconstrained(x - step)) / 2e-5
+    jacobian = np.zeros((len(parts) + has_sigma, len(scale_cov)))
+    jacobian[: len(parts), : len(theta)] = component_jacobian(covariance, theta, transforms)
+    if has_sigma:
+        jacobian[-1, -1] = 1.0
+        jacobian[: len(parts), -1] = [relative and c.kind == "sd" for c in parts]
     names = [component_name(design, c.term, c.row, c.column, c.kind) for c in parts]
     edge = _boundary(design, covariance, transforms, theta)
     with np.errstate(invalid="ignore"):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import cho_solve
-
 from bayesglmm.design import Design
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
@@ -62,7 +60,7 @@ def linear_mixed(
     moves = sensitivity(problem, at)
     joint = _joint_information(-curvature, moves.rss, sigma, df)
     scale_cov, flat = invert_information(joint)
-    unit = cho_solve(at.fixed, np.eye(design.p))
+    unit = at.fixed_inverse()
     conditional = sigma**2 * unit
     vcov = conditional
     if options.vcov == "hessian":
@@ -131,7 +129,7 @@ class _Objective:
             remainder(problem, at),
             np.array(problem.zx[:, : problem.p]),
             at.ux,
-            np.tril(at.fixed[0]) @ np.tril(at.fixed[0]).T,
+            at.fixed @ at.fixed.T,
         )
         variance = at.rss / df
         return information / variance - np.outer(tie, tie) / (2.0 * df * variance**2)

@@ -20,7 +20,7 @@ Metric = Callable[[], Array]
 _MAX_ITERATIONS = 300
 _NEWTON_STEPS = 8
 # Squared distances to the optimum, in standard errors: 2 (L_max - L) to second order.
-_ARRIVED = 1e-10
+_ARRIVED = 1e-13
 _GOOD = 1e-15
 _CONVERGED = 1e-6
 _NEAR = 0.1  # from here on the search learns the metric by itself
@@ -130,7 +130,7 @@ def maximise(
         trace.append(value)
         if not moved:
             break
-        if before > 1e-8:  # moved too far for the curvature to be that of the new point
+        if before > 1e-11:  # moved too far for the curvature to be that of the new point
             curvature = hessian(scaled, z, ones)
         step, distance = _newton_step(curvature, gradient)
     return Optimum(

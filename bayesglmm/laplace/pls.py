@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import Covariance
@@ -70,7 +70,7 @@ class Solution:
     rss
         Minimum of |y - X beta - M u|^2 + |u|^2, weighted.
     factor, fixed
-        H, and the Cholesky factor of X'WX - X'WM H^-1 M'WX.
+        H, and the lower Cholesky factor of X'WX - X'WM H^-1 M'WX.
     ux
         (effects, p) H^-1 M'WX.
     logdet_fixed
@@ -81,9 +81,14 @@ class Solution:
     u: Array
     rss: float
     factor: Factor
-    fixed: tuple[Array, bool]
+    fixed: Array
     ux: Array
     logdet_fixed: float
+
+    def fixed_inverse(self) -> Array:
+        """(p, p) covariance of beta per unit sigma^2."""
+        p = len(self.beta)
+        return np.asarray(dpotrs(self.fixed, np.eye(p), lower=1)[0]) if p else np.zeros((0, 0))
 
 
 def linear_problem(at: Coordinates, y: Array, w: Array, covariance: Covariance) -> LinearProblem:
@@ -119,11 +124,15 @@ def penalised_least_squares(problem: LinearProblem, theta: Array) -> Solution:
     kernels.scale_sums(structure.arrays, lam, problem.zx, rhs)
     solved = solve(factor, rhs)
     schur = problem.xx - rhs.T @ solved
-    fixed = cho_factor(schur[:p, :p], lower=True, check_finite=False)
-    delta = cho_solve(fixed, schur[:p, p], check_finite=False)
+    fixed, delta = np.zeros((0, 0)), np.zeros(0)
+    if p:
+        fixed, info = dpotrf(schur[:p, :p], lower=1)
+        if info:
+            raise np.linalg.LinAlgError("the information of the fixed effects is singular")
+        delta = dpotrs(fixed, schur[:p, p], lower=1)[0]
     rss = float(schur[p, p] - schur[:p, p] @ delta)
     u = (solved[:, p] - solved[:, :p] @ delta)[:, None]
-    logdet_fixed = 2.0 * float(np.sum(np.log(np.diagonal(fixed[0]))))
+    logdet_fixed = 2.0 * float(np.log(fixed.diagonal()).sum())
     return Solution(
         problem.ols + delta, u, rss, factor, fixed, np.array(solved[:, :p]), logdet_fixed
     )
@@ -159,7 +168,7 @@ def deviance_at(
     if reml:
         value += at.logdet_fixed
         left = _left(problem, lam, np.array(problem.zx[:, :p]), at.ux)
-        kernels.outer_sums(s, left @ -cho_solve(at.fixed, np.eye(p)), at.ux, slopes)
+        kernels.outer_sums(s, left @ -at.fixed_inverse(), at.ux, slopes)
     return float(value), problem.covariance.collect(structure.unpack(2.0 * slopes))
 
 
@@ -214,6 +223,6 @@ def sensitivity(problem: LinearProblem, at: Solution) -> Sensitivity:
         forms[k] = -(half + half.T)
     delta = at.beta - problem.ols
     moved = forms[:, :p, p] - forms[:, :p, :p] @ delta
-    beta = cho_solve(at.fixed, moved.T).T if p else moved
+    beta = moved @ at.fixed_inverse()
     tail = np.append(-delta, 1.0)
     return Sensitivity(forms[:, :p, :p], beta, np.einsum("i,kij,j->k", tail, forms, tail))
