@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import isnan
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.structure import Array, Integers, Structure
+from bayesglmm.laplace.threads import in_parts
 
 _ROWS_PER_CHUNK = 4096
 
@@ -49,10 +51,13 @@ def factorize(structure: Structure, W: Array, lam: Array) -> Factor:
     """
     s, q = structure.arrays, structure.q
     H, S = np.empty_like(W), np.empty((q, q))
-    logdet = float(kernels.assemble(s, lam, W, H, S))
+    logdet = float(kernels.assemble(s, lam, W, H))
     if isnan(logdet):
         raise np.linalg.LinAlgError("a block of H is not positive definite")
     if q:
+        kernels.fill_blocks(s, H, S)
+        for h in range(structure.n_chain, len(structure.order)):
+            in_parts(partial(kernels.fill_rows, s, H, S, h), int(structure.terms[h, 0]), q)
         # LAPACK counts columns first: its upper triangle of S' is our lower one of S.
         factor, info = dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
         if info != 0:
@@ -77,11 +82,16 @@ def solve(factor: Factor, rhs: Array) -> Array:
 
 def inverse_blocks(factor: Factor) -> Array:
     """H^-1 at the pairs of levels that meet, in flat blocks."""
-    E = np.empty_like(factor.H)
-    Sinv = factor.S
-    if factor.structure.q:
+    structure, H = factor.structure, factor.H
+    s, q = structure.arrays, structure.q
+    E, Sinv = np.empty_like(H), factor.S
+    if q:
         Sinv = dpotri(factor.S.T, lower=0)[0].T
-    kernels.selected_inverse(factor.structure.arrays, factor.H, Sinv, E)
+        kernels.symmetrise(Sinv)
+        for h in range(structure.n_chain, len(structure.order)):
+            work = partial(kernels.gather_rows, s, H, Sinv, E, h)
+            in_parts(work, int(structure.terms[h, 0]), q)
+    kernels.selected_inverse(s, H, Sinv, E)
     return E
 
 

@@ -188,9 +188,7 @@ def generalised_mixed(
         scale, known = np.ones(k + p + has_scale), np.eye(k + p + has_scale)
         scale[order] = steps
         known[np.ix_(order, order)] = np.linalg.inv(metric)
-        first = np.concatenate(
-            [point.theta, np.linalg.solve(root, point.beta), point.log_sigma]
-        )
+        first = np.concatenate([point.theta, np.linalg.solve(root, point.beta), point.log_sigma])
         best = maximise(_Guarded(joint), first, scale, metric=lambda: known, fixed_metric=True)
         x, curvature = settle(_Guarded(joint), covariance, best, scale)
         point = joint.at(x)

@@ -23,7 +23,7 @@ from numba import njit
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_effects(s, Z, fixed, b, eta):
     """eta = fixed + Z b."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     n = len(eta)
     for i in range(n):
         eta[i] = fixed[i]
@@ -45,7 +45,7 @@ def add_effects(s, Z, fixed, b, eta):
 @njit(cache=True, nogil=True, error_model="numpy")
 def sum_rows(s, Z, V, out):
     """out = Z'V for V (n, m): (effects, m)."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     n, m = V.shape
     out[:] = 0.0
     for f in range(len(terms)):
@@ -62,7 +62,7 @@ def sum_rows(s, Z, V, out):
 @njit(cache=True, nogil=True, error_model="numpy")
 def cross_products(s, Z, w, W):
     """W = Z' diag(w) Z at every pair of levels that meet."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     n = len(w)
     W[:] = 0.0
     for p in range(len(pairs)):
@@ -83,7 +83,7 @@ def cross_products(s, Z, w, W):
 @njit(cache=True, nogil=True, error_model="numpy")
 def quadratic_form(s, Z, C, out):
     """out = z' C z for every row, C the blocks of a symmetric matrix at the pairs of levels."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     n = len(out)
     out[:] = 0.0
     for p in range(len(pairs)):
@@ -163,7 +163,7 @@ def scale_sums(s, lam, R, out):
 @njit(cache=True, nogil=True, error_model="numpy")
 def multiply_blocks(s, W, B, out):
     """out = (symmetric matrix with blocks W) B for B (effects, m)."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     m = B.shape[1]
     out[:] = 0.0
     for p in range(len(pairs)):
@@ -183,7 +183,7 @@ def multiply_blocks(s, W, B, out):
 @njit(cache=True, nogil=True, error_model="numpy")
 def congruence(s, lam, W, H, transposed):
     """H = Lambda_f' W Lambda_g for every block, or Lambda_f W Lambda_g' when ``transposed``."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     at = _lambda_starts(terms)
     largest = terms[:, 1].max()
     half = np.empty((largest, largest))
@@ -237,31 +237,20 @@ def _factor_block(H, block, K):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def eliminate(s, H, S):
-    """Add the identity to H, eliminate the chain in place, leave the Schur complement in S.
+def eliminate(s, H):
+    """Add the identity to H and eliminate the chain in place.
 
-    Only the lower triangle of S is meant. Returns log det of the chain, or NaN if a block is
-    not positive definite.
+    The trailing blocks are left as they are: see `fill_rows`. Returns log det of the chain, or
+    NaN if a block is not positive definite.
     """
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     F = len(terms)
-    S[:] = 0.0
     for f in range(F):
         p = pair_of[f, f]
         K, base = terms[f, 1], pairs[p, 4]
         for j in range(terms[f, 0]):
             for a in range(K):
                 H[base + (j * K + a) * K + a] += 1.0
-    for f in range(n_chain, F):  # the trailing blocks, into the dense matrix
-        for g in range(f, F):
-            p = pair_of[f, g]
-            count, base, entry = pairs[p, 3], pairs[p, 4], pairs[p, 5]
-            Kf, Kg, df, dg = terms[f, 1], terms[g, 1], terms[f, 4], terms[g, 4]
-            for e in range(count):
-                col, row = df + levels[0, entry + e] * Kf, dg + levels[1, entry + e] * Kg
-                for a in range(Kf):
-                    for c in range(Kg):
-                        S[row + c, col + a] = H[base + (e * Kf + a) * Kg + c]
     logdet = 0.0
     for f in range(n_chain):
         p = pair_of[f, f]
@@ -283,51 +272,94 @@ def eliminate(s, H, S):
                             for k in range(a):
                                 total -= H[block + a * K + k] * H[at + k * Kg + c]
                             H[at + a * Kg + c] = total / H[block + a * K + a]
-            for h in range(f + 1, F):  # what this level takes from pairs of later ones
-                ph = pair_of[f, h]
-                Kh, base_h, entry_h = terms[h, 1], pairs[ph, 4], pairs[ph, 5]
-                for x in range(starts[pairs[ph, 6] + j], starts[pairs[ph, 6] + j + 1]):
-                    bx = base_h + x * K * Kh
-                    for g in range(f + 1, h + 1):
-                        pg = pair_of[f, g]
-                        Kg, base_g, entry_g = terms[g, 1], pairs[pg, 4], pairs[pg, 5]
-                        begin = starts[pairs[pg, 6] + j]
-                        end = x + 1 if g == h else starts[pairs[pg, 6] + j + 1]
-                        if g < n_chain:  # its only entry meets x in the block up[...]
-                            pt = pair_of[g, h]
-                            target = pairs[pt, 4] + up[up_of[f, g, h] + x] * Kg * Kh
-                            by = base_g + begin * K * Kg
-                            for a in range(Kg):
-                                for c in range(Kh):
-                                    total = 0.0
-                                    for k in range(K):
-                                        total += H[by + k * Kg + a] * H[bx + k * Kh + c]
-                                    H[target + a * Kh + c] -= total
-                        elif K == 1 and Kg == 1 and Kh == 1:
-                            row = S[terms[h, 4] + levels[1, entry_h + x]]
-                            value = H[bx]
-                            shift = terms[g, 4]
-                            for y in range(begin, end):
-                                row[shift + levels[1, entry_g + y]] -= value * H[base_g + y]
-                        else:
-                            row = terms[h, 4] + levels[1, entry_h + x] * Kh
-                            for y in range(begin, end):
-                                col = terms[g, 4] + levels[1, entry_g + y] * Kg
-                                by = base_g + y * K * Kg
-                                for c in range(Kh):
-                                    for a in range(Kg):
-                                        total = 0.0
-                                        for k in range(K):
-                                            total += H[by + k * Kg + a] * H[bx + k * Kh + c]
-                                        S[row + c, col + a] -= total
+            for g in range(f + 1, n_chain):  # what this level takes from later chain levels
+                pg = pair_of[f, g]
+                Kg = terms[g, 1]
+                by = pairs[pg, 4] + starts[pairs[pg, 6] + j] * K * Kg  # it meets one level of g
+                for h in range(g, F):
+                    ph, pt = pair_of[f, h], pair_of[g, h]
+                    Kh = terms[h, 1]
+                    for x in range(starts[pairs[ph, 6] + j], starts[pairs[ph, 6] + j + 1]):
+                        bx = pairs[ph, 4] + x * K * Kh
+                        target = pairs[pt, 4] + up[up_of[f, g, h] + x] * Kg * Kh
+                        for a in range(Kg):
+                            for c in range(Kh):
+                                total = 0.0
+                                for k in range(K):
+                                    total += H[by + k * Kg + a] * H[bx + k * Kh + c]
+                                H[target + a * Kh + c] -= total
     return logdet
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def assemble(s, lam, W, H, S):
-    """H = I + Lambda' W Lambda, eliminated: see `eliminate`."""
+def fill_blocks(s, H, S):
+    """The trailing blocks of H into the lower triangle of the dense S, before elimination."""
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    S[:] = 0.0
+    for f in range(n_chain, len(terms)):
+        for g in range(f, len(terms)):
+            p = pair_of[f, g]
+            count, base, entry = pairs[p, 3], pairs[p, 4], pairs[p, 5]
+            Kf, Kg, df, dg = terms[f, 1], terms[g, 1], terms[f, 4], terms[g, 4]
+            for e in range(count):
+                col, row = df + levels[0, entry + e] * Kf, dg + levels[1, entry + e] * Kg
+                for a in range(Kf):
+                    for c in range(Kg):
+                        S[row + c, col + a] = H[base + (e * Kf + a) * Kg + c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fill_rows(s, H, S, h, begin, end):
+    """Take from S what the chain explains, for levels ``begin`` to ``end`` of trailing term h.
+
+    Row by row: a row of S stays in cache while all levels that meet it pass. Rows are
+    independent, so that ranges of them may run in parallel.
+    """
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    Kh, dh = terms[h, 1], terms[h, 4]
+    for f in range(n_chain):
+        K, p = terms[f, 1], pair_of[f, h]
+        base_h, entry_h = pairs[p, 4], pairs[p, 5]
+        for r in range(begin, end):
+            for t in range(turned_starts[pairs[p, 8] + r], turned_starts[pairs[p, 8] + r + 1]):
+                x = turned[pairs[p, 7] + t]
+                j, bx = levels[0, entry_h + x], base_h + x * K * Kh
+                for g in range(n_chain, h + 1):
+                    pg = pair_of[f, g]
+                    Kg, dg, base_g, entry_g = terms[g, 1], terms[g, 4], pairs[pg, 4], pairs[pg, 5]
+                    first = starts[pairs[pg, 6] + j]
+                    last = x + 1 if g == h else starts[pairs[pg, 6] + j + 1]
+                    if K == 1 and Kg == 1 and Kh == 1:
+                        row, value = S[dh + r], H[bx]
+                        for y in range(first, last):
+                            row[dg + levels[1, entry_g + y]] -= value * H[base_g + y]
+                    else:
+                        for y in range(first, last):
+                            col, by = dg + levels[1, entry_g + y] * Kg, base_g + y * K * Kg
+                            for c in range(Kh):
+                                for a in range(Kg):
+                                    total = 0.0
+                                    for k in range(K):
+                                        total += H[by + k * Kg + a] * H[bx + k * Kh + c]
+                                    S[dh + r * Kh + c, col + a] -= total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def assemble(s, lam, W, H):
+    """H = I + Lambda' W Lambda, its chain eliminated: see `eliminate`."""
     congruence(s, lam, W, H, False)
-    return eliminate(s, H, S)
+    return eliminate(s, H)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def symmetrise(S):
+    """Copy the lower triangle of S to the upper one, in tiles."""
+    q = len(S)
+    for top in range(0, q, 64):
+        for left in range(0, top + 1, 64):
+            for i in range(top, min(top + 64, q)):
+                for j in range(left, min(left + 64, i)):
+                    S[j, i] = S[i, j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -340,7 +372,7 @@ def solve_chain(s, H, R):
 @njit(cache=True, nogil=True, error_model="numpy")
 def solve_down(s, H, R):
     """The chain part of L^-1 R in place for R (effects, m); the trailing part is reduced."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     F, m = len(terms), R.shape[1]
     for f in range(n_chain):
         K, first, own = terms[f, 1], terms[f, 2], pairs[pair_of[f, f], 4]
@@ -367,7 +399,7 @@ def solve_down(s, H, R):
 @njit(cache=True, nogil=True, error_model="numpy")
 def solve_up(s, H, R):
     """L'^-1 R of the chain in place, the trailing part of R being solved already."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     F, m = len(terms), R.shape[1]
     for f in range(n_chain - 1, -1, -1):
         K, first, own = terms[f, 1], terms[f, 2], pairs[pair_of[f, f], 4]
@@ -392,9 +424,47 @@ def solve_up(s, H, R):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def gather_rows(s, H, Sinv, E, h, begin, end):
+    """Products of L^-1 B with the trailing inverse, for levels ``begin`` to ``end`` of term h.
+
+    As `fill_rows`, row by row; Sinv is symmetric, both triangles present. The blocks of E beside
+    the chain are set to V = (L^-1 B) Sinv.
+    """
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    Kh, dh = terms[h, 1], terms[h, 4]
+    for f in range(n_chain):
+        K, p = terms[f, 1], pair_of[f, h]
+        base_h, entry_h = pairs[p, 4], pairs[p, 5]
+        for r in range(begin, end):
+            for t in range(turned_starts[pairs[p, 8] + r], turned_starts[pairs[p, 8] + r + 1]):
+                x = turned[pairs[p, 7] + t]
+                j, bx = levels[0, entry_h + x], base_h + x * K * Kh
+                for v in range(bx, bx + K * Kh):
+                    E[v] = 0.0
+                for g in range(n_chain, len(terms)):
+                    pg = pair_of[f, g]
+                    Kg, dg, base_g, entry_g = terms[g, 1], terms[g, 4], pairs[pg, 4], pairs[pg, 5]
+                    first, last = starts[pairs[pg, 6] + j], starts[pairs[pg, 6] + j + 1]
+                    if K == 1 and Kg == 1 and Kh == 1:
+                        row, total = Sinv[dh + r], 0.0
+                        for y in range(first, last):
+                            total += H[base_g + y] * row[dg + levels[1, entry_g + y]]
+                        E[bx] += total
+                    else:
+                        for y in range(first, last):
+                            col, by = dg + levels[1, entry_g + y] * Kg, base_g + y * K * Kg
+                            for k in range(K):
+                                for c in range(Kh):
+                                    total = 0.0
+                                    for a in range(Kg):
+                                        total += H[by + k * Kg + a] * Sinv[dh + r * Kh + c, col + a]
+                                    E[bx + k * Kh + c] += total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def selected_inverse(s, H, Sinv, E):
-    """E = the blocks of H^-1 at the pairs of levels; the lower triangle of Sinv is read."""
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    """E = the blocks of H^-1 at the pairs of levels, `gather_rows` having been run."""
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     F = len(terms)
     for f in range(n_chain, F):
         for g in range(f, F):
@@ -405,66 +475,35 @@ def selected_inverse(s, H, Sinv, E):
                 col, row = df + levels[0, entry + e] * Kf, dg + levels[1, entry + e] * Kg
                 for a in range(Kf):
                     for c in range(Kg):
-                        r, k = max(row + c, col + a), min(row + c, col + a)
-                        E[base + (e * Kf + a) * Kg + c] = Sinv[r, k]
+                        E[base + (e * Kf + a) * Kg + c] = Sinv[row + c, col + a]
     largest = terms[:, 1].max()
     diagonal, inverse = np.empty((largest, largest)), np.empty((largest, largest))
     for f in range(n_chain - 1, -1, -1):
         K, own = terms[f, 1], pairs[pair_of[f, f], 4]
         for j in range(terms[f, 0]):
             block = own + j * K * K
-            for g in range(f + 1, F):  # V = (L^-1 B) H^-1, gathered in E
+            for g in range(f + 1, n_chain):  # V = (L^-1 B) H^-1, gathered in E
                 p = pair_of[f, g]
-                first, last = starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]
-                for v in range(
-                    pairs[p, 4] + first * K * terms[g, 1], pairs[p, 4] + last * K * terms[g, 1]
-                ):
+                by = pairs[p, 4] + starts[pairs[p, 6] + j] * K * terms[g, 1]
+                for v in range(by, by + K * terms[g, 1]):
                     E[v] = 0.0
-            for h in range(f + 1, F):
-                ph = pair_of[f, h]
-                Kh, base_h, entry_h = terms[h, 1], pairs[ph, 4], pairs[ph, 5]
-                for x in range(starts[pairs[ph, 6] + j], starts[pairs[ph, 6] + j + 1]):
-                    bx = base_h + x * K * Kh
-                    for g in range(f + 1, h + 1):
-                        pg = pair_of[f, g]
-                        Kg, base_g, entry_g = terms[g, 1], pairs[pg, 4], pairs[pg, 5]
-                        begin = starts[pairs[pg, 6] + j]
-                        end = x + 1 if g == h else starts[pairs[pg, 6] + j + 1]
-                        if g < n_chain:
-                            source = pairs[pair_of[g, h], 4] + up[up_of[f, g, h] + x] * Kg * Kh
-                            by = base_g + begin * K * Kg
-                            for k in range(K):
-                                for a in range(Kg):
-                                    for c in range(Kh):
-                                        value = E[source + a * Kh + c]
-                                        E[bx + k * Kh + c] += H[by + k * Kg + a] * value
-                                        if g != h:
-                                            E[by + k * Kg + a] += H[bx + k * Kh + c] * value
-                        elif K == 1 and Kg == 1 and Kh == 1:
-                            row = Sinv[terms[h, 4] + levels[1, entry_h + x]]
-                            shift = terms[g, 4]
-                            mine, total = H[bx], 0.0
-                            stop = x if g == h else end
-                            for y in range(begin, stop):
-                                value = row[shift + levels[1, entry_g + y]]
-                                total += H[base_g + y] * value
-                                E[base_g + y] += mine * value
-                            if g == h:
-                                total += mine * row[shift + levels[1, entry_g + x]]
-                            E[bx] += total
-                        else:
-                            row = terms[h, 4] + levels[1, entry_h + x] * Kh
-                            for y in range(begin, end):
-                                col = terms[g, 4] + levels[1, entry_g + y] * Kg
-                                by = base_g + y * K * Kg
-                                same = g == h and y == x
-                                for a in range(Kg):
-                                    for c in range(Kh):
-                                        value = Sinv[max(row + c, col + a), min(row + c, col + a)]
-                                        for k in range(K):
-                                            E[bx + k * Kh + c] += H[by + k * Kg + a] * value
-                                            if not same:
-                                                E[by + k * Kg + a] += H[bx + k * Kh + c] * value
+            for g in range(f + 1, n_chain):
+                pg = pair_of[f, g]
+                Kg = terms[g, 1]
+                by = pairs[pg, 4] + starts[pairs[pg, 6] + j] * K * Kg
+                for h in range(g, F):
+                    ph, pt = pair_of[f, h], pair_of[g, h]
+                    Kh = terms[h, 1]
+                    for x in range(starts[pairs[ph, 6] + j], starts[pairs[ph, 6] + j + 1]):
+                        bx = pairs[ph, 4] + x * K * Kh
+                        source = pairs[pt, 4] + up[up_of[f, g, h] + x] * Kg * Kh
+                        for k in range(K):
+                            for a in range(Kg):
+                                for c in range(Kh):
+                                    value = E[source + a * Kh + c]
+                                    E[bx + k * Kh + c] += H[by + k * Kg + a] * value
+                                    if g != h:
+                                        E[by + k * Kg + a] += H[bx + k * Kh + c] * value
             for a in range(K):
                 for c in range(K):
                     diagonal[a, c] = 1.0 if a == c else 0.0
@@ -507,7 +546,7 @@ def logdet_slopes(s, lam, W, E, G):
     The sum over levels of (Z'WZ Lambda H^-1) at (fj, fj); written with the cross-products, not
     with Lambda^-1, so that it also holds where Lambda is singular.
     """
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     at = _lambda_starts(terms)
     G[:] = 0.0
     largest = terms[:, 1].max()
@@ -567,7 +606,7 @@ def half_solve_rows(s, lam, H, index, Z, chain, trailing):
     the squared norm of the chain part, ``trailing`` (rows, q) the right-hand side left for the
     dense factor.
     """
-    terms, pairs, pair_of, slots, levels, starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     F, rows = len(terms), len(index)
     at = _lambda_starts(terms)
     largest = terms[:, 1].max()

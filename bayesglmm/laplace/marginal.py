@@ -67,9 +67,7 @@ def laplace_profiled(
     return _laplace_at(problem, modes, sigma, (beside,)), beta, beside
 
 
-def _laplace_at(
-    problem: Problem, modes: Modes, sigma: float, beside: tuple[Border, ...]
-) -> Value:
+def _laplace_at(problem: Problem, modes: Modes, sigma: float, beside: tuple[Border, ...]) -> Value:
     direct = np.zeros_like(modes.factor.lam)
     kernels.outer_sums(problem.columns.structure.arrays, modes.score, modes.u, direct)
     slopes = total_slopes(

@@ -48,7 +48,7 @@ def moment_start(
     size = int(first[-1])
     blocks = {
         (int(f), int(g)): W[base : base + count * K[0] * K[1]].reshape(count, *K)
-        for f, g, _, count, base, _, _ in structure.pairs.tolist()
+        for f, g, _, count, base, *_ in structure.pairs.tolist()
         for K in [(int(structure.terms[f, 1]), int(structure.terms[g, 1]))]
     }
     moments, system = np.empty(size + 1), np.zeros((size + 1, size + 1))

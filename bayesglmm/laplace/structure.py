@@ -51,9 +51,10 @@ class Structure:
         (F, 5): levels J, columns K, first effect in u, first column in Z, first column in the
         dense Schur complement (-1 for a chain term).
     pairs
-        (P, 7) for every pair of terms f <= g: f, g, row of ``slots``, number of entries, first
+        (P, 9) for every pair of terms f <= g: f, g, row of ``slots``, number of entries, first
         value in a flat array of blocks, first entry in ``levels``, first pointer in ``starts``
-        (-1 unless f is a chain term).
+        (-1 unless f is a chain term), first entry in ``turned`` and first pointer in
+        ``turned_starts`` (-1 unless f is a chain term and g trails).
     pair_of
         (F, F) number of the pair (f, g).
     slots
@@ -62,6 +63,9 @@ class Structure:
         (2, entries) level of f and of g of every entry, sorted by the first, then the second.
     starts
         For a chain term f and a later g: where the entries of each level of f start.
+    turned, turned_starts
+        For a chain term f and a trailing g: the entries sorted by level of g, and where those of
+        each level start.
     up, up_of
         For a chain term f, a chain term g > f and any h >= g: from the entry of (f, h) to that
         of (g, h); ``up_of`` (F, F, F) says where in ``up`` it starts.
@@ -75,6 +79,8 @@ class Structure:
     slots: Small
     levels: Small
     starts: Whole
+    turned: Small
+    turned_starts: Whole
     up: Small
     up_of: Whole
     effects: int
@@ -91,6 +97,8 @@ class Structure:
             self.slots,
             self.levels,
             self.starts,
+            self.turned,
+            self.turned_starts,
             self.up,
             self.up_of,
             self.n_chain,
@@ -150,6 +158,8 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
     slots: list[Small] = []
     line_of: dict[int, int] = {}
     pairs, levels, starts = [], [], []
+    turned, turned_starts = [], []
+    flip = flip_start = 0
     pair_of = np.full((F, F), -1, dtype=np.int64)
     slot_of: dict[tuple[int, int], Small] = {}
     value = entry = start = 0
@@ -163,13 +173,27 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
             pair_of[f, g] = pair_of[g, f] = len(pairs)
             chained = f < n_chain and g > f
             count = len(first)
-            pairs.append((f, g, line_of[id(slot)], count, value, entry, start if chained else -1))
+            crossing = chained and g >= n_chain
+            pairs.append(
+                (
+                    *(f, g, line_of[id(slot)], count, value, entry),
+                    start if chained else -1,
+                    *((flip, flip_start) if crossing else (-1, -1)),
+                )
+            )
             levels.append(np.stack([first, second]))
             value += count * K[order[f]] * K[order[g]]
             entry += count
             if chained:
                 starts.append(np.searchsorted(first, np.arange(J[order[f]] + 1)))
                 start += J[order[f]] + 1
+            if crossing:
+                by_second = np.argsort(second, kind="stable").astype(np.int32)
+                turned.append(by_second)
+                counts = np.bincount(second, minlength=J[order[g]])
+                turned_starts.append(np.concatenate([[0], np.cumsum(counts)]))
+                flip += count
+                flip_start += J[order[g]] + 1
     up: list[Small] = []
     up_of = np.full((F, F, F), -1, dtype=np.int64)
     length = 0
@@ -190,6 +214,8 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
         slots=np.stack(slots),
         levels=np.concatenate(levels, axis=1),
         starts=np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
+        turned=np.concatenate([np.zeros(0, dtype=np.int32), *turned]),
+        turned_starts=np.concatenate([np.zeros(0, dtype=np.int64), *turned_starts]),
         up=np.concatenate([np.zeros(0, dtype=np.int32), *up]),
         up_of=up_of,
         effects=effect,

@@ -274,10 +274,7 @@ def test_profiled_deviance_is_the_dense_one(structure: str, reml: bool, seed: in
         for exact, what in ((moves.beta[j], "beta"), (moves.rss[j], "rss")):
             change = (getattr(up, what) - getattr(down, what)) / 2e-5
             np.testing.assert_allclose(exact, change, rtol=1e-5, atol=1e-6)
-        change = (
-            up.fixed @ up.fixed.T
-            - down.fixed @ down.fixed.T
-        ) / 2e-5
+        change = (up.fixed @ up.fixed.T - down.fixed @ down.fixed.T) / 2e-5
         np.testing.assert_allclose(moves.fixed[j], change, rtol=1e-5, atol=1e-6)
     for sigma in (None, 1.3):
         slopes = []
