@@ -22,6 +22,7 @@ from bayesglmm.fit import Fit
 from bayesglmm.laplace import ML
 from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
+from bayesglmm.post.anova import anova, drop1
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
 from bayesglmm.post.predict import predict
@@ -69,8 +70,10 @@ __all__ = [
     "OptionError",
     "StudentT",
     "Treatment",
+    "anova",
     "coef",
     "compare",
+    "drop1",
     "emmeans",
     "emtrends",
     "fit",

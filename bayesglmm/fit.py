@@ -122,6 +122,24 @@ class Fit:
 
         return predict(self, newdata, type=type, re=re, level=level)
 
+    def anova(
+        self,
+        *others: Fit,
+        type: Literal["I", "II", "III"] = "III",
+        test: Literal["auto", "F", "wald", "lrt"] = "auto",
+        refit: bool = True,
+    ) -> Table:
+        """Tests of the terms, or of nested fits against each other; see :func:`bayesglmm.anova`."""
+        from bayesglmm.post.anova import anova
+
+        return anova(self, *others, type=type, test=test, refit=refit)
+
+    def drop1(self, test: Literal["lrt", "F"] = "lrt") -> Table:
+        """Tests of every term that can be left out; see :func:`bayesglmm.drop1`."""
+        from bayesglmm.post.anova import drop1
+
+        return drop1(self, test)
+
     @property
     def loglik(self) -> float:
         """Log-likelihood of an ML fit, all constants included (REML: the restricted one).

@@ -17,6 +17,7 @@ from bayesglmm.laplace.covariance import (
 )
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.judge import invert_information, judge, snap_to_zero
+from bayesglmm.laplace.kenward_roger import kenward_roger
 from bayesglmm.laplace.optimise import hessian, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pirls import scale_up
@@ -77,7 +78,7 @@ def linear_mixed(design: Design, likelihood: Likelihood, options: ML) -> Estimat
     outcome, component_cov = judge(
         design, covariance, transforms, theta, sigma, best, scale_cov, flat, ()
     )
-    return Estimate(
+    estimate = Estimate(
         method="REML" if options.reml else "ML",
         beta=at.beta,
         vcov=vcov,
@@ -97,6 +98,7 @@ def linear_mixed(design: Design, likelihood: Likelihood, options: ML) -> Estimat
         n_parameters=design.p + covariance.size + 1,
         outcome=outcome,
     )
+    return kenward_roger(estimate, design) if options.df == "kenward-roger" else estimate
 
 
 def _linear_information(
