@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.linalg import block_diag
 from scipy.sparse.csgraph import connected_components
 
 from bayesglmm.design import Design
@@ -241,7 +242,7 @@ def _cross_x(columns: list[Integers], values: list[Array], X: Array, count: int,
 
 def _block_diagonal(levels: Integers, covariances: tuple[Array, ...]) -> Array:
     parts = [S for J, S in zip(levels, covariances, strict=True) for _ in range(int(J))]
-    return np.asarray(sparse.block_diag(parts).toarray())
+    return np.asarray(block_diag(*parts))
 
 
 def _entries(levels: Integers, offsets: Integers, basis: _Basis) -> list[tuple[Integers, Integers]]:
