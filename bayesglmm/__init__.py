@@ -25,6 +25,7 @@ from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.anova import anova, drop1
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
+from bayesglmm.post.linear_hypothesis import wald_test
 from bayesglmm.post.predict import predict
 from bayesglmm.post.residuals import residuals
 from bayesglmm.post.statistics import statistics
@@ -91,4 +92,5 @@ __all__ = [
     "statistics",
     "summary",
     "varcorr",
+    "wald_test",
 ]

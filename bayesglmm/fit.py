@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bayesglmm.errors import ChoiceError
 from bayesglmm.model import Estimator, Model
@@ -139,6 +139,18 @@ class Fit:
         from bayesglmm.post.anova import drop1
 
         return drop1(self, test)
+
+    def wald_test(
+        self,
+        hypotheses: str | Sequence[str] | ArrayLike,
+        *,
+        rhs: ArrayLike = 0.0,
+        test: Literal["auto", "F", "wald"] = "auto",
+    ) -> Table:
+        """Joint test of linear hypotheses; see :func:`bayesglmm.wald_test`."""
+        from bayesglmm.post.linear_hypothesis import wald_test
+
+        return wald_test(self, hypotheses, rhs=rhs, test=test)
 
     @property
     def loglik(self) -> float:

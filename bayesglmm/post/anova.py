@@ -78,7 +78,7 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
     >>> bg.anova(one, two)["chi_square"].round(3).to_list()
     [None, 42.139]
     >>> bg.anova(two)["f_stat"].round(3).to_list()
-    [48.551]
+    [48.55]
     """
     check_choice("type", type, ("I", "II", "III"))
     check_choice("test", test, ("auto", "F", "wald", "lrt"))

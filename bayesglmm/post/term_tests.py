@@ -84,7 +84,7 @@ def type_table(fit: Fit, type: str, test: str) -> Table:
         joint_test(estimate, L, asymptotic=test == "wald")
         for L in _rows(fit, estimate, type, test, terms)
     ]
-    return table({"term": labels, **test_columns(fit, tests)}, caption)
+    return table({"term": labels, **result_columns(fit, tests)}, caption)
 
 
 def _held(terms: Sequence[FixedTerm], type: str, sas: bool) -> str:
@@ -116,7 +116,7 @@ def _rows(
     return type_two(design, terms, root, covariates=not (test == "F" and bool(design.random)))
 
 
-def test_columns(fit: Fit, tests: Sequence[JointTest]) -> dict[str, Any]:
+def result_columns(fit: Fit, tests: Sequence[JointTest]) -> dict[str, Any]:
     """``[sum_sq, mean_sq,] num_df, den_df, f_stat, p_value`` or ``chi_square, df, p_value``."""
     num_df = np.array([t.num_df for t in tests])
     p_value = [t.p_value if np.isfinite(t.p_value) else None for t in tests]
@@ -181,7 +181,7 @@ def drop_table(fit: Fit, test: str) -> Table:
         estimate = estimate_of(fit, "drop1")
         tests = [joint_test(estimate, dropping(design, t)) for t in terms]
         caption = f"Single-term deletions · {fit.method} · {describe(fit, 'F')}"
-        return table({"term": [t.label for t in terms], **test_columns(fit, tests)}, caption)
+        return table({"term": [t.label for t in terms], **result_columns(fit, tests)}, caption)
     whole = by_ml(fit, "drop1")
     fits = [
         refitted(fit, without_term(design, t.label), f"drop1: without {t.label}") for t in terms

@@ -127,10 +127,10 @@ def test_balanced_designs_give_the_textbook_f() -> None:
     table = bg.anova(fit)
     np.testing.assert_allclose(table["den_df"], [10.0, 45.0, 45.0], rtol=1e-5)
     lm = bg.lm("y ~ block + plot * sub + block:plot", data, factors=factors).fit()
-    squares = dict(zip(bg.anova(lm, type="I")["term"], bg.anova(lm, type="I")["mean_sq"]))
-    assert table["f_stat"][0] == pytest.approx(squares["plot"] / squares["block:plot"], rel=1e-6)
-    by_sub = bg.anova(lm, type="I").filter(pl.col("term") == "sub")["f_stat"].item()
-    assert table["f_stat"][1] == pytest.approx(by_sub, rel=1e-6)
+    rows = {row["term"]: row for row in bg.anova(lm, type="I").iter_rows(named=True)}
+    by_plot = rows["plot"]["mean_sq"] / rows["block:plot"]["mean_sq"]
+    assert table["f_stat"][0] == pytest.approx(by_plot, rel=1e-6)
+    assert table["f_stat"][1] == pytest.approx(rows["sub"]["f_stat"], rel=1e-6)
 
 
 def test_one_row_f_is_the_square_of_t() -> None:

@@ -69,7 +69,7 @@ def fit_of(name: str, df: Literal["satterthwaite", "kenward-roger"] = "satterthw
 TABLES = [(name, table) for name, case in TERMS.items() for table in case["tables"]]
 
 
-def table_of(name: str, table: str) -> bg.Fit | Any:
+def table_of(name: str, table: str) -> pl.DataFrame:
     test, kind = table.split("_")
     if test == "drop1":
         fit = fit_of(name)
