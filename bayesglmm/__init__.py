@@ -23,6 +23,7 @@ from bayesglmm.laplace import ML
 from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.anova import anova, drop1
+from bayesglmm.post.collinearity import vif
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
 from bayesglmm.post.linear_hypothesis import wald_test
@@ -92,5 +93,6 @@ __all__ = [
     "statistics",
     "summary",
     "varcorr",
+    "vif",
     "wald_test",
 ]

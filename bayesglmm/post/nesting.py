@@ -13,6 +13,7 @@ from bayesglmm.design.grouped import RandomTerm
 Array = NDArray[np.float64]
 
 _ROUNDING = 1e-9
+_ZERO = 1e-9  # an eigenvalue below this, relative to the largest, is rounding
 _PROBES = 3  # random vectors that tell covariance matrices apart
 
 
@@ -80,7 +81,7 @@ def _covariances(small: tuple[RandomTerm, ...], large: tuple[RandomTerm, ...]) -
     largest = max(float(e[-1]) for e in eigenvalues)
     if any(e[0] < -1e-6 * largest for e in eigenvalues):
         return Nesting("its random effects would need a negative variance in the larger model")
-    return Nesting("", int(sum(np.sum(e < 1e-6 * largest) for e in eigenvalues)))
+    return Nesting("", int(sum(np.sum(e < _ZERO * largest) for e in eigenvalues)))
 
 
 def _pairs(term: RandomTerm) -> list[tuple[int, int]]:
