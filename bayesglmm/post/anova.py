@@ -64,8 +64,11 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
     F tests of linear mixed models are those of lmerTest (Kuznetsova et al. 2017,
     doi:10.18637/jss.v082.i13): hypotheses of type I and II come from the cross-products of X, a
     factor is not contained in its product with a covariate, and degrees of freedom are those of
-    the fit (``ML(df=...)``): Satterthwaite's or Kenward and Roger's. Wald tests, and F tests of
-    linear models, are those of R's car: a factor is contained in its product with a covariate.
+    the fit (``ML(df=...)``): Satterthwaite's or Kenward and Roger's. Two differences: prior
+    weights count in the cross-products, so that without variance between groups the tests are
+    those of ``lm``; and in ``a + a:b`` the factor a is contained in a:b (lmerTest then tests it at
+    the first level of b). Wald tests, and F tests of linear models, are those of R's car: a
+    factor is contained in its product with a covariate.
     The boundary p value is a mixture of chi-squares (Self and Liang 1987,
     doi:10.1080/01621459.1987.10478472; Stram and Lee 1994, doi:10.2307/2533455).
 

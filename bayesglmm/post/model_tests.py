@@ -27,6 +27,7 @@ def model_table(fits: Sequence[Fit], test: str, refit: bool) -> Table:
         estimate_of(fit, "anova")
     for fit in fits[1:]:
         check_comparable(fits[0], fit)
+    _check_quadrature(fits)
     ordered = sorted(fits, key=lambda fit: estimate_of(fit, "anova").n_parameters)
     steps = [
         nesting(small.model.design, large.model.design)
@@ -48,6 +49,16 @@ def model_table(fits: Sequence[Fit], test: str, refit: bool) -> Table:
     return _likelihood_ratios(ordered, steps, refit)
 
 
+def _check_quadrature(fits: Sequence[Fit]) -> None:
+    """Refuse likelihoods approximated in different ways; without random effects there is none."""
+    nodes = sorted({options_of(f).nagq for f in fits if f.model.design.random})
+    if len(nodes) > 1:
+        raise ChoiceError(
+            "anova: the fits approximate the likelihood with different numbers of quadrature "
+            f"nodes ({', '.join(map(str, nodes))}); use the same nagq"
+        )
+
+
 def check_comparable(first: Fit, other: Fit) -> None:
     """Refuse fits whose likelihoods are not of the same data and family.
 
@@ -56,7 +67,7 @@ def check_comparable(first: Fit, other: Fit) -> None:
     DataError
         If the rows, the responses or the weights differ.
     ChoiceError
-        If the families, links or numbers of quadrature nodes differ.
+        If the families or links differ.
     """
     a, b = first.model, other.model
     names = f"{a.formula!r} and {b.formula!r}"
@@ -77,20 +88,16 @@ def check_comparable(first: Fit, other: Fit) -> None:
     ):
         if not np.allclose(x, y, rtol=1e-12, atol=0.0):
             raise DataError(f"anova: {names} have different {what}; fit both to the same data")
-    mixed = [f for f in (first, other) if f.model.design.random]
-    if len({options_of(f).nagq for f in mixed}) > 1:
-        raise ChoiceError(
-            f"anova: {names} approximate the likelihood with different numbers of quadrature "
-            f"nodes ({options_of(first).nagq}, {options_of(other).nagq}); use the same nagq"
-        )
 
 
 def _formulas(fits: Sequence[Fit]) -> list[str]:
     return [fit.model.formula for fit in fits]
 
 
-def _comparison(k: int, step: Nesting) -> str:
-    """A sentence for the caption where row k + 1 needs one."""
+def _comparison(k: int, step: Nesting, df: int) -> str:
+    """A sentence for the caption where row k + 2 needs one."""
+    if df == 0 and not step.problem:
+        return f"row {k + 2} is the model of row {k + 1} again: nothing to test"
     if step.problem:
         return f"row {k + 2} not tested against row {k + 1}: not nested ({step.problem})"
     if step.zeros == 1:
@@ -123,10 +130,15 @@ def _analysis_of_variance(fits: Sequence[Fit], steps: Sequence[Nesting]) -> Tabl
         for name, value in zip(names, row, strict=True):
             columns[name].append(value if tested or name == "num_df" else None)
     first = "rss" if likelihood.is_linear else "deviance"
-    notes = [note for k, step in enumerate(steps) if (note := _comparison(k, step))]
+    saved = -np.diff(rest)
+    notes = [n for k, step in enumerate(steps) if (n := _comparison(k, step, int(saved[k])))]
     about = f"residual mean square {scale:.5g} of the largest model"
+    numbers = {
+        name: pl.Series(values, dtype=pl.Int64 if name == "num_df" else pl.Float64)
+        for name, values in columns.items()
+    }
     return table(
-        {"model": _formulas(fits), "df_residual": rest, first: deviance, **columns},
+        {"model": _formulas(fits), "df_residual": rest, first: deviance, **numbers},
         " · ".join(["Comparison of nested models", "F tests", about, *notes]),
     )
 
@@ -163,10 +175,10 @@ def _likelihood_ratios(fits: Sequence[Fit], steps: Sequence[Nesting], refit: boo
             chi = max(chi, 0.0) if chi > -1e-6 else chi
             if step.zeros == 1:
                 corrected, how = _at_boundary(chi, df, estimates[k])
-                notes.append(_comparison(k, step) + how)
+                notes.append(_comparison(k, step, df) + how)
         p = float(chdtrc(df, max(chi, 0.0))) if tested else None
-        if step.problem or step.zeros not in (0, 1):
-            notes.append(_comparison(k, step))
+        if not tested or step.zeros not in (0, 1):
+            notes.append(_comparison(k, step, df))
         row = (chi if tested else None, df, p, corrected)
         for name, value in zip(names, row, strict=True):
             columns[name].append(value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.errors import ChoiceError, FitError
+from bayesglmm.errors import BayesglmmWarning, ChoiceError, FitError
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.posterior.ml import MLPosterior
@@ -48,13 +49,27 @@ def options_of(fit: Fit) -> ML:
 
 
 def refitted(fit: Fit, X: Array, what: str) -> Estimate:
-    """The maximum-likelihood estimate (never REML) with X (n, k) for the fixed effects."""
+    """The maximum-likelihood estimate (never REML) with X (n, k) for the fixed effects.
+
+    Warns
+    -----
+    BayesglmmWarning
+        If it has not converged; what else there may be to say was said of the fit itself.
+    """
     design = replace(fit.model.design, X=X, names=tuple(f"x{k}" for k in range(X.shape[1])))
     options = ML(nagq=options_of(fit).nagq, df="asymptotic")
     try:
-        return maximum_likelihood(design, fit.model.likelihood, options)
+        estimate = maximum_likelihood(design, fit.model.likelihood, options)
     except FitError as problem:
         raise FitError(f"{what} could not be refitted: {problem}") from None
+    if not estimate.outcome.converged:
+        warnings.warn(
+            f"{what}: the refit stopped before its gradient vanished, so the likelihood ratio "
+            "may be too large. Centre and scale the covariates, or use Wald tests",
+            BayesglmmWarning,
+            stacklevel=2,
+        )
+    return estimate
 
 
 def by_ml(fit: Fit, what: str) -> Estimate:

@@ -62,7 +62,9 @@ def describe(fit: Fit, test: str) -> str:
         again = "; REML fit refitted by ML" if estimate.method == "REML" else ""
         return f"likelihood-ratio chi-square{again}"
     if test == "wald":
-        return "Wald chi-square"
+        # A Wald test of an estimate that runs to infinity has a p value near one.
+        care = "" if not estimate.outcome.notes else " (this fit needs care: see fit.outcome)"
+        return f"Wald chi-square{care}"
     if len(estimate.unadjusted):
         return "F scaled as Kenward and Roger, their degrees of freedom"
     if len(estimate.scale_cov):

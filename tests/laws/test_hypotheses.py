@@ -44,6 +44,10 @@ BUILDERS: dict[str, Callable[[dict[str, Any]], bg.Fit]] = {
     "lm without intercept": lambda c: bg.lm(
         f"body_mass_g ~ 0 + {FACTORIAL}", penguins(), contrasts=c
     ).fit(),
+    "lm, nested": lambda c: bg.lm("body_mass_g ~ species/sex", penguins(), contrasts=c).fit(),
+    "lmer, nested": lambda c: bg.lmer(
+        "body_mass_g ~ sex/species + (1|year)", penguins(), contrasts=c
+    ).fit("reml"),
     "lmer": lambda c: bg.lmer(f"body_mass_g ~ {FACTORIAL} + (1|year)", penguins(), contrasts=c).fit(
         "reml"
     ),
@@ -103,6 +107,29 @@ def test_type_one_of_a_weighted_model_is_that_of_nested_fits() -> None:
     fits = [bg.lm(text, data, weights="w").fit() for text in formulas]
     rss = [fit.statistics["deviance"].item() for fit in fits]
     np.testing.assert_allclose(bg.anova(fits[-1], type="I")["sum_sq"], -np.diff(rss), rtol=1e-9)
+
+
+def test_nested_factors_as_car_with_sum_coding() -> None:
+    # car::Anova(lm(body_mass_g ~ species/sex), type = 3) under contr.sum
+    table = bg.anova(BUILDERS["lm, nested"]({}))
+    np.testing.assert_allclose(table["f_stat"], [746.92449, 134.99132], rtol=1e-7)
+
+
+@pytest.mark.parametrize("type", ["I", "II", "III"])
+def test_without_variance_between_groups_tests_are_those_of_lm(type: Type) -> None:
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(8), 6)
+    e = rng.normal(size=48)
+    e -= (np.bincount(g, e) / 6)[g]  # groups more alike than chance: their variance is zero
+    f = rng.integers(0, 3, 48)
+    data = pl.DataFrame({"y": e, "g": g, "f": f, "x": rng.normal(size=48), "w": 1.0 + f})
+    options: dict[str, Any] = {"weights": "w", "factors": ["f", "g"]}
+    mixed = bg.lmer("y ~ f + x + (1|g)", data, **options).fit("reml")
+    plain = bg.lm("y ~ f + x", data, **options).fit()
+    assert mixed.outcome.singular
+    ours, theirs = bg.anova(mixed, type=type), bg.anova(plain, type=type)
+    for column in ("sum_sq", "f_stat"):
+        np.testing.assert_allclose(ours[column], theirs[column], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["lm", "lmer", "lmer, Kenward-Roger", "glm"])
@@ -196,6 +223,12 @@ def test_a_singular_smaller_model_has_no_known_correction() -> None:
     row = boundary(bg.lmer("Yield ~ 1 + (1|Batch)", half).fit(), two)
     assert one.outcome.singular and row["p_boundary"] is None
     assert "singular itself" in row["caption"]
+
+
+def test_the_same_model_twice_is_not_tested() -> None:
+    fits = lmer("Reaction ~ Days + (1|Subject)"), lmer("Reaction ~ 1 + Days + (1|Subject)")
+    row = boundary(*fits)
+    assert (row["df"], row["p_value"]) == (0, None) and "nothing to test" in row["caption"]
 
 
 def test_a_likelihood_ratio_of_zero_is_no_evidence() -> None:
@@ -404,7 +437,8 @@ def test_fits_of_different_data_are_refused() -> None:
         for t in ("1", "period")
     ]
     with pytest.raises(bg.ChoiceError, match=r"quadrature nodes \(1, 9\); use the same nagq"):
-        bg.anova(models[0].fit(), models[1].fit(nagq=9))
+        plain = bg.glm("incidence ~ 1", cbpp, family="binomial", trials="size")
+        bg.anova(plain.fit(), models[0].fit(), models[1].fit(nagq=9))
     probit = bg.glmer(
         "incidence ~ 1 + (1|herd)", cbpp, family="binomial", link="probit", trials="size"
     )
