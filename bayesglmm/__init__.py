@@ -22,8 +22,11 @@ from bayesglmm.fit import Fit
 from bayesglmm.laplace import ML
 from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
+from bayesglmm.post.anova import anova, drop1
+from bayesglmm.post.collinearity import vif
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
+from bayesglmm.post.linear_hypothesis import wald_test
 from bayesglmm.post.predict import predict
 from bayesglmm.post.residuals import residuals
 from bayesglmm.post.statistics import statistics
@@ -69,8 +72,10 @@ __all__ = [
     "OptionError",
     "StudentT",
     "Treatment",
+    "anova",
     "coef",
     "compare",
+    "drop1",
     "emmeans",
     "emtrends",
     "fit",
@@ -88,4 +93,6 @@ __all__ = [
     "statistics",
     "summary",
     "varcorr",
+    "vif",
+    "wald_test",
 ]

@@ -176,7 +176,8 @@ def fit(
         str | None, typer.Option(help="Standard errors: auto, hessian or conditional.")
     ] = None,
     df: Annotated[
-        str | None, typer.Option(help="Linear mixed models: satterthwaite or asymptotic.")
+        str | None,
+        typer.Option(help="Linear mixed models: satterthwaite, kenward-roger (REML), asymptotic."),
     ] = None,
     draws: Annotated[int | None, typer.Option(help="Draws kept per chain.")] = None,
     tune: Annotated[int | None, typer.Option(help="Warm-up iterations per chain.")] = None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bayesglmm.errors import ChoiceError
 from bayesglmm.model import Estimator, Model
@@ -121,6 +121,36 @@ class Fit:
         from bayesglmm.post.predict import predict
 
         return predict(self, newdata, type=type, re=re, level=level)
+
+    def anova(
+        self,
+        *others: Fit,
+        type: Literal["I", "II", "III"] = "III",
+        test: Literal["auto", "F", "wald", "lrt"] = "auto",
+        refit: bool = True,
+    ) -> Table:
+        """Tests of the terms, or of nested fits against each other; see :func:`bayesglmm.anova`."""
+        from bayesglmm.post.anova import anova
+
+        return anova(self, *others, type=type, test=test, refit=refit)
+
+    def drop1(self, test: Literal["lrt", "F"] = "lrt") -> Table:
+        """Tests of every term that can be left out; see :func:`bayesglmm.drop1`."""
+        from bayesglmm.post.anova import drop1
+
+        return drop1(self, test)
+
+    def wald_test(
+        self,
+        hypotheses: str | Sequence[str] | ArrayLike,
+        *,
+        rhs: ArrayLike = 0.0,
+        test: Literal["auto", "F", "wald"] = "auto",
+    ) -> Table:
+        """Joint test of linear hypotheses; see :func:`bayesglmm.wald_test`."""
+        from bayesglmm.post.linear_hypothesis import wald_test
+
+        return wald_test(self, hypotheses, rhs=rhs, test=test)
 
     @property
     def loglik(self) -> float:

@@ -844,8 +844,10 @@ def test_misspelt_keywords() -> None:
     model.fit()
     with pytest.raises(OptionError, match="did you mean 'contrasts'"):
         model.emmeans("sex", contrast="pairwise")  # type: ignore[call-arg]
+    with pytest.raises(OptionError, match="did you mean 'summary'"):
+        model.anova(sumary=True)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
-        model.anova  # type: ignore[attr-defined]  # noqa: B018
+        model.simulate  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_other_bad_input() -> None:
@@ -895,3 +897,55 @@ def test_expressions() -> None:
     assert found["zscore"].to_list() == [-1.0, 0.0, 1.0]
     assert found["rank"].to_list() == [3.0, 2.0, 1.0]
     np.testing.assert_allclose(found["odds"] / (1 + found["odds"]), found["prob"], rtol=1e-14)
+
+
+def test_anova_is_joint_tests_of_emmeans() -> None:
+    # emmeans 1.8.4-1: joint_tests(lmer(...), lmer.df = "satterthwaite"), which rounds.
+    model = lmer("weight ~ Time * Diet + (1 | Chick)", load_dataset("chickweight"))
+    model.set_factors(["Diet", "Chick"])
+    assert model.anova() is None
+    table = model.result_anova
+    assert table.columns == ["model term", "df1", "df2", "F_ratio", "p_value"]
+    assert table["model term"].to_list() == ["Time", "Diet", "Time:Diet"]
+    np.testing.assert_allclose(table["df2"], [526.15, 46.27, 527.69], atol=0.006)
+    np.testing.assert_allclose(table["F_ratio"], [3141.657, 6.542, 43.466], atol=0.0006)
+    assert table["p_value"][1] == pytest.approx(0.0009, abs=5e-5)
+    # Another coding changes only which of several degrees of freedom is the smallest.
+    model.set_contrasts({"Diet": "contr.helmert"})
+    model.anova()
+    np.testing.assert_allclose(model.result_anova["F_ratio"], table["F_ratio"], rtol=1e-6)
+    np.testing.assert_allclose(model.result_anova["df2"], [526.15, 45.89, 525.48], atol=0.006)
+    model.set_contrasts({"Diet": "contr.treatment"})
+    model.anova()
+    html_text = model.summary_anova(decimals=2).as_raw_html()
+    assert "ANOVA (Type III tests)" in html_text and "46.27" in html_text
+
+    logistic = glm("survived ~ sex * pclass + age", load_dataset("titanic"), family="binomial")
+    logistic.set_factors(["sex", "pclass"])
+    assert "ANOVA" in logistic.anova(summary=True).as_raw_html()
+    table = logistic.result_anova
+    assert table.columns == ["model term", "df1", "df2", "F_ratio", "Chisq", "p_value"]
+    np.testing.assert_allclose(table["F_ratio"], [118.840, 39.053, 26.254, 14.424], atol=0.0006)
+    np.testing.assert_allclose(table["Chisq"], table["F_ratio"] * table["df1"])
+    assert table["df2"].is_infinite().all()
+
+
+def test_anova_and_vif_need_something_to_do() -> None:
+    model = lm("mpg ~ wt + hp + qsec", load_dataset("mtcars"))
+    with pytest.raises(NotFittedError):
+        model.vif()
+    model.fit()
+    with pytest.raises(NotFittedError, match=r"call \.anova\(\) first"):
+        model.result_anova  # noqa: B018
+    with pytest.raises(ChoiceError, match="type='I'"):
+        model.anova(auto_ss_3=False)
+    # car::vif of the same fit.
+    table = model.vif()
+    np.testing.assert_allclose(table["vif"], [2.530443, 4.921956, 2.873804], rtol=1e-6)
+    np.testing.assert_allclose(table["ci_increase_factor"] ** 2, table["vif"])
+    assert model.result_vif.equals(table)
+    empty = lm("mpg ~ 1", load_dataset("mtcars"))
+    with pytest.raises(ChoiceError, match="no terms to test"):
+        empty.anova()
+    with pytest.raises(ChoiceError, match="no predictors"):
+        empty.vif()

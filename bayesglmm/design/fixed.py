@@ -35,7 +35,7 @@ from bayesglmm.errors import DataError, caret
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FixedPart", "Roles", "build_part"]
+__all__ = ["FixedPart", "Roles", "build_part", "materialize"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +207,7 @@ def build_part(
     codings = {p.name: _coding(p, levels[p.name], roles) for p in pieces if p.name in levels}
     if pieces:
         values = encode(pieces, frame, levels, codings, state, roles.text)
-        spec, X, names, labels = _materialize(intercept, terms, values, frame.height)
+        spec, X, names, labels = materialize(intercept, terms, values, frame.height)
     else:
         spec = None
         names = ("(Intercept)",) * intercept
@@ -309,7 +309,7 @@ def _coding(piece: Piece, factor: Factor, roles: Roles) -> Coding:
     return Poly() if factor.ordered else Treatment()
 
 
-def _materialize(
+def materialize(
     intercept: bool, terms: tuple[Term, ...], values: Mapping[str, Any], n: int
 ) -> tuple[Any, NDArray[np.float64], tuple[str, ...], tuple[str, ...]]:
     """Let formulaic choose reduced or full coding and multiply out the interactions."""

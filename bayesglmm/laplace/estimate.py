@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -42,7 +42,8 @@ class Estimate:
         (J_f, K_f, p) sensitivity -db/dbeta: b given beta moves by -coef_map (beta - beta_hat).
     vcov_slopes, scale_cov
         (m, p, p) derivatives of the conditional vcov in (theta, log sigma) and their (m, m)
-        covariance, for Satterthwaite degrees of freedom; empty without a residual variance.
+        covariance, for Satterthwaite degrees of freedom; empty without a residual variance. After
+        Kenward and Roger's adjustment in (co)variances relative to sigma^2, and sigma^2 itself.
     df_residual
         n - p for a linear model, infinite otherwise.
     eta
@@ -53,6 +54,8 @@ class Estimate:
         Number of estimated parameters.
     outcome
         How the optimisation ended.
+    unadjusted
+        (p, p) vcov before Kenward and Roger's adjustment; empty where there is none.
     """
 
     method: str
@@ -75,10 +78,11 @@ class Estimate:
     loglik: float
     n_parameters: int
     outcome: Outcome
+    unadjusted: Array = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for part in fields(self):
+            value = getattr(self, part.name)
             for array in value if isinstance(value, tuple) else (value,):
                 if isinstance(array, np.ndarray):
                     array.setflags(write=False)
@@ -97,12 +101,14 @@ class Estimate:
     def degrees_of_freedom(self, L: Array) -> Array:
         """(m,) degrees of freedom of each row of L beta.
 
-        Satterthwaite's approximation for a linear mixed model, n - p for a linear model,
-        infinity where inference is asymptotic.
+        Satterthwaite's approximation for a linear mixed model (Kenward and Roger's, which for
+        one contrast has the same form), n - p for a linear model, infinity where inference is
+        asymptotic.
         """
         if len(self.scale_cov) == 0:
             return np.full(len(L), self.df_residual)
-        variance = np.einsum("mp,pq,mq->m", L, self.vcov, L)
+        vcov = self.unadjusted if len(self.unadjusted) else self.vcov
+        variance = np.einsum("mp,pq,mq->m", L, vcov, L)
         slopes = np.einsum("mp,kpq,mq->mk", L, self.vcov_slopes, L)
         spread = np.einsum("mk,kl,ml->m", slopes, self.scale_cov, slopes)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -122,6 +128,7 @@ class Estimate:
             self,
             beta=solve_triangular(R, self.beta),
             vcov=carried(self.vcov),
+            unadjusted=carried(self.unadjusted) if len(self.unadjusted) else self.unadjusted,
             coef_map=tuple(C @ R for C in self.coef_map),
             vcov_slopes=np.array([carried(S) for S in self.vcov_slopes]).reshape(
                 self.vcov_slopes.shape

@@ -25,8 +25,8 @@ from bayesglmm.laplace.optimise import Optimum, bfgs, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pirls import EXACT, Border, Problem, border
 from bayesglmm.laplace.quadrature import adaptive
-from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
+from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
 _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is flat
@@ -220,7 +220,7 @@ def _start(problem: Problem) -> tuple[Array, Array]:
         mu = likelihood.link.inverse(glm.eta)
         sigma = float(np.sqrt(likelihood.deviance(mu) / n))
         log_sigma = np.array([np.log(sigma)])
-    l = np.empty((4, n))  # noqa: E741
+    l = np.empty((4, n))
     density(glm.eta, sigma, l)
     w = np.maximum(likelihood.expected_weights(glm.eta, sigma), 1e-300)
     W, zr = np.empty(structure.values), np.empty((structure.effects, 1))

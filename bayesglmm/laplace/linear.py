@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+
 from bayesglmm.design import Design
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
@@ -14,6 +17,7 @@ from bayesglmm.laplace.covariance import (
 )
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.judge import invert_information, judge, settle
+from bayesglmm.laplace.kenward_roger import kenward_roger
 from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pls import (
@@ -25,8 +29,8 @@ from bayesglmm.laplace.pls import (
     remainder,
     sensitivity,
 )
-from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
+from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
 
@@ -77,7 +81,7 @@ def linear_mixed(
     outcome, component_cov = judge(
         design, covariance, transforms, theta, sigma, best, scale_cov, flat, ()
     )
-    return Estimate(
+    estimate = Estimate(
         method="REML" if options.reml else "ML",
         beta=at.beta,
         vcov=vcov,
@@ -99,6 +103,9 @@ def linear_mixed(
         n_parameters=design.p + covariance.size + 1,
         outcome=outcome,
     )
+    if options.df == "kenward-roger":
+        return kenward_roger(estimate, replace(design, X=columns.X))
+    return estimate
 
 
 class _Objective:

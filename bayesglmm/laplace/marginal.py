@@ -124,7 +124,7 @@ def total_slopes(
     beside
         The fixed effects, if they are at their mode too and move with it; else empty.
     """
-    structure, Z, lam, l = (  # noqa: E741
+    structure, Z, lam, l = (
         problem.columns.structure,
         problem.columns.Z,
         modes.factor.lam,

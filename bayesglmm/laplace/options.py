@@ -27,7 +27,8 @@ class ML:
         "auto" is lme4's choice: hessian for generalised, conditional for linear models.
     df
         For linear mixed models: "satterthwaite" (lmerTest) gives t statistics, "asymptotic"
-        z statistics.
+        z statistics. "kenward-roger" (pbkrtest; REML fits only) also corrects the covariance of
+        the coefficients for the uncertainty of the variances, which matters in small samples.
 
     Examples
     --------
@@ -38,11 +39,11 @@ class ML:
     nagq: int = 1
     reml: bool = False
     vcov: Literal["auto", "hessian", "conditional"] = "auto"
-    df: Literal["satterthwaite", "asymptotic"] = "satterthwaite"
+    df: Literal["satterthwaite", "kenward-roger", "asymptotic"] = "satterthwaite"
 
     def __post_init__(self) -> None:
         check_choice("vcov", self.vcov, ("auto", "hessian", "conditional"))
-        check_choice("df", self.df, ("satterthwaite", "asymptotic"))
+        check_choice("df", self.df, ("satterthwaite", "kenward-roger", "asymptotic"))
         if not isinstance(self.nagq, int) or isinstance(self.nagq, bool) or self.nagq < 0:
             raise ChoiceError(
                 f"nagq={self.nagq!r} is not a number of quadrature nodes; give a whole number "
@@ -52,4 +53,14 @@ class ML:
             raise ChoiceError(
                 "vcov='hessian' needs a likelihood that beta maximises, which nagq=0 does not "
                 "give; use vcov='conditional', or nagq=1"
+            )
+        if self.df == "kenward-roger" and not self.reml:
+            raise ChoiceError(
+                "df='kenward-roger' is defined for REML fits of linear mixed models: use "
+                "fit('reml', df='kenward-roger'), or df='satterthwaite' with maximum likelihood"
+            )
+        if self.df == "kenward-roger" and self.vcov == "hessian":
+            raise ChoiceError(
+                "df='kenward-roger' brings its own covariance of the coefficients, which vcov="
+                "'hessian' would replace; leave vcov out"
             )

@@ -82,7 +82,7 @@ class Modes:
     b: Array
     eta: Array
     f: float
-    l: Array  # noqa: E741
+    l: Array
     score: Array
     W: Array
     factor: Factor

@@ -30,6 +30,8 @@ class MLPosterior:
 
     def interval(self, level: float) -> str:
         """The kind of interval in every table."""
+        if len(self.estimate.unadjusted):
+            return f"{level:.0%} Wald interval (t, Kenward-Roger)"
         finite = np.any(np.isfinite(self.estimate.degrees_of_freedom(np.eye(self.design.p))))
         return f"{level:.0%} Wald interval{' (t)' if finite else ''}"
 

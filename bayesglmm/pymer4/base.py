@@ -17,6 +17,7 @@ from bayesglmm.formula import parse
 from bayesglmm.formula.tokens import tokenize
 from bayesglmm.laplace import ML
 from bayesglmm.model import Model as Specification
+from bayesglmm.pymer4.anova import anova_table, joint_tests, vif
 from bayesglmm.pymer4.columns import Columns, hinted
 from bayesglmm.pymer4.results import NotFittedError, Results, Scale, empredict, means
 from bayesglmm.pymer4.tables import Text, report, summary_table, summary_text
@@ -57,6 +58,7 @@ class Model(Columns):
         self._written = formula
         self._results: Results | None = None
         self._emmeans: Table | None = None
+        self._anova: pl.DataFrame | None = None
 
     def __repr__(self) -> str:
         outside = "" if self.family is None else f", family={self.family}, link={self.link}"
@@ -89,6 +91,7 @@ class Model(Columns):
             fit = self._specification().fit(estimator)
         self._results = Results(fit, exponentiate, type_predict, self.family is None)
         self._emmeans = None
+        self._anova = None
         return self.summary() if summary else None
 
     def _changed(self) -> None:
@@ -136,6 +139,19 @@ class Model(Columns):
         if self._emmeans is None:
             raise NotFittedError(f"{self.kind}: call .emmeans() first")
         return self._emmeans
+
+    @property
+    def result_anova(self) -> pl.DataFrame:
+        """What ``anova`` gave last."""
+        self._done("result_anova")
+        if self._anova is None:
+            raise NotFittedError(f"{self.kind}: call .anova() first")
+        return self._anova
+
+    @property
+    def result_vif(self) -> pl.DataFrame:
+        """The same as ``vif()``."""
+        return self.vif()
 
     @property
     def convergence_status(self) -> str:
@@ -252,6 +268,46 @@ class Model(Columns):
         """
         fit = self._done("empredict()").fit
         return empredict(fit, self._at(at, apply_transforms, observed=True), type)
+
+    @hinted
+    def anova(self, *, auto_ss_3: bool = True, summary: bool = False) -> Any:
+        """Type III tests of the terms, into ``result_anova``; fits the model if need be.
+
+        Parameters
+        ----------
+        auto_ss_3
+            Tests that do not depend on the coding of the factors, at the means of the
+            covariates (emmeans' ``joint_tests``). There is no other kind here.
+        summary
+            Return the table as a ``great_tables.GT``.
+
+        Examples
+        --------
+        >>> from bayesglmm.pymer4 import lm, load_dataset
+        >>> model = lm("mpg ~ wt * cyl", data=load_dataset("mtcars"))
+        >>> model.set_factors("cyl")
+        >>> model.anova()
+        >>> model.result_anova["F_ratio"].round(3).to_list()
+        [10.723, 3.951, 2.266]
+        """
+        if not auto_ss_3:
+            raise ChoiceError(
+                "auto_ss_3=False (R's anova of a fit) is not here; bayesglmm.anova(model.fit_, "
+                "type='I') has sequential tests"
+            )
+        if not self.fitted:
+            self.fit()  # type: ignore[attr-defined]
+        self._anova = joint_tests(self._done("anova()").fit)
+        return self.summary_anova() if summary else None
+
+    @hinted
+    def summary_anova(self, decimals: int = 3) -> Any:
+        """``result_anova`` as a ``great_tables.GT``."""
+        return anova_table(self.result_anova, self.mixed, decimals)
+
+    def vif(self) -> pl.DataFrame:
+        """Variance-inflation factors: ``term, vif, ci_increase_factor`` (its square root)."""
+        return vif(self._done("vif()").fit)
 
     def report(self) -> Text:
         """The fit in a few sentences."""

@@ -417,7 +417,7 @@ def test_variance_where_levels_never_met(structure: str) -> None:
     Z = tuple(rng.normal(size=(30, len(t.columns))) for t in terms)
     rows = np.zeros((30, s.effects))
     for f, place in enumerate(s.order):
-        J, K, start = s.terms[f, :3]
+        K, start = s.terms[f, 1:3]
         scaled = Z[place] @ problem.covariance.lambdas(theta)[place]
         for k in range(K):
             rows[np.arange(30), start + index[place] * K + k] = scaled[:, k]

@@ -19,8 +19,8 @@ import pytest
 
 import bayesglmm as bg
 from bayesglmm.laplace.covariance import covariance_of
-from bayesglmm.laplace.standardise import coordinates
 from bayesglmm.laplace.pls import deviance, linear_problem, penalised_least_squares
+from bayesglmm.laplace.standardise import coordinates
 from bayesglmm.posterior.ml import MLPosterior
 
 # Degenerate fits are the point here, and warn.
