@@ -25,7 +25,9 @@ from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
 from bayesglmm.post.predict import predict
+from bayesglmm.post.refit import refit
 from bayesglmm.post.residuals import residuals
+from bayesglmm.post.simulate import simulate, simulate_new
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.summary import summary
 from bayesglmm.post.tables import coef, params, ranef, varcorr
@@ -84,7 +86,10 @@ __all__ = [
     "params",
     "predict",
     "ranef",
+    "refit",
     "residuals",
+    "simulate",
+    "simulate_new",
     "statistics",
     "summary",
     "varcorr",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.errors import ChoiceError
@@ -121,6 +122,24 @@ class Fit:
         from bayesglmm.post.predict import predict
 
         return predict(self, newdata, type=type, re=re, level=level)
+
+    def simulate(
+        self,
+        nsim: int = 1,
+        *,
+        seed: int | None = None,
+        re: Literal["new", "fitted", "zero"] = "new",
+    ) -> Table:
+        """Responses simulated from the fit; see :func:`bayesglmm.simulate`."""
+        from bayesglmm.post.simulate import simulate
+
+        return simulate(self, nsim, seed=seed, re=re)
+
+    def refit(self, y: Sequence[Any] | NDArray[Any] | pl.Series) -> Fit:
+        """The same model fitted to another response; see :func:`bayesglmm.refit`."""
+        from bayesglmm.post.refit import refit
+
+        return refit(self, y)
 
     @property
     def loglik(self) -> float:
