@@ -22,6 +22,7 @@ from bayesglmm.fit import Fit
 from bayesglmm.laplace import ML
 from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
+from bayesglmm.post.bootstrap import bootstrap
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
 from bayesglmm.post.predict import predict
@@ -71,6 +72,7 @@ __all__ = [
     "OptionError",
     "StudentT",
     "Treatment",
+    "bootstrap",
     "coef",
     "compare",
     "emmeans",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +16,11 @@ from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
+    from bayesglmm.post.bootstrap import Bootstrap
     from bayesglmm.post.emmeans import Means
     from bayesglmm.post.summary import Summary
     from bayesglmm.tables.table import Table
@@ -140,6 +143,29 @@ class Fit:
         from bayesglmm.post.refit import refit
 
         return refit(self, y)
+
+    def bootstrap(
+        self,
+        nsim: int = 1000,
+        *,
+        seed: int | None = None,
+        statistic: Callable[[Fit], Any] | None = None,
+        executor: Executor | None = None,
+        progress: bool = True,
+        re: Literal["new", "fitted", "zero"] = "new",
+    ) -> Bootstrap:
+        """Parametric bootstrap of an ML fit; see :func:`bayesglmm.bootstrap`."""
+        from bayesglmm.post.bootstrap import bootstrap
+
+        return bootstrap(
+            self,
+            nsim,
+            seed=seed,
+            statistic=statistic,
+            executor=executor,
+            progress=progress,
+            re=re,
+        )
 
     @property
     def loglik(self) -> float:
