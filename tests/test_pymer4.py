@@ -857,7 +857,7 @@ def test_other_bad_input() -> None:
     with pytest.raises(ChoiceError, match="did you mean 'binomial'"):
         glm("survived ~ sex", data, family="binomal").fit()
     model = glm("survived ~ sex * age", data, family="binomial")
-    with pytest.raises(ChoiceError, match="no bootstrap"):
+    with pytest.raises(ChoiceError, match="resamples rows"):
         model.fit(conf_method="boot")  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match="type_predict"):
         model.fit(type_predict="odds")  # type: ignore[arg-type]

@@ -57,7 +57,8 @@ class Bootstrap:
     nsim
         Iterations asked for.
     seed, re
-        As given; iteration k refits to column ``sim_k`` of ``simulate(fit, seed=seed, re=re)``.
+        As given (re is ``"zero"`` for a model without random effects); iteration k refits to
+        column ``sim_k`` of ``simulate(fit, seed=seed, re=re)``.
     interrupted
         Whether Ctrl-C cut it short.
     """
@@ -310,7 +311,14 @@ def bootstrap(
     if not good:
         raise FitError(f"all {len(done)} refits failed; the first: {done[0].error}")
     return Bootstrap(
-        _draws(good, estimates), estimates, _outcomes(done), fit.method, nsim, seed, re, interrupted
+        _draws(good, estimates),
+        estimates,
+        _outcomes(done),
+        fit.method,
+        nsim,
+        seed,
+        re if design.random else "zero",
+        interrupted,
     )
 
 

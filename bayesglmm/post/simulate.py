@@ -31,7 +31,11 @@ __all__ = ["Effects", "draw_response", "fresh_seed", "simulate", "simulate_new",
 Array = NDArray[np.float64]
 Effects = Literal["new", "fitted", "zero"]
 
-_EFFECTS = {"new": "new random effects", "fitted": "fitted random effects", "zero": "none"}
+_EFFECTS = {
+    "new": "new random effects",
+    "fitted": "fitted random effects",
+    "zero": "no random effects",
+}
 _RESPONSE = "response"
 
 
@@ -58,8 +62,8 @@ def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = 
         proportions where they are given by weights, the two levels of a two-level factor, the
         transformed response where the formula transforms it. ML: all simulations use the
         estimates. NUTS: each uses another posterior draw, so they are draws from the posterior
-        predictive distribution. A weight divides the variance of a Gaussian response and
-        multiplies the trials of a binomial proportion; case weights of other responses have no
+        predictive distribution. A weight divides the variance of a Gaussian response and is the
+        number of trials of a binomial proportion; elsewhere it is a case weight, which has no
         part in the drawing.
 
     Raises
@@ -94,7 +98,8 @@ def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = 
         draw_response(model.design, model.family, model.link, at, re, stream(seed, k))
         for k, at in enumerate(values)
     ]
-    return _table(model.design, model.family, ys, f"{fit.method} · {_EFFECTS[re]}", seed)
+    how = f"{fit.method} · {_EFFECTS[re if model.design.random else 'zero']}"
+    return _table(model.design, model.family, ys, how, seed)
 
 
 def simulate_new(
@@ -184,7 +189,8 @@ def simulate_new(
     ys = [
         draw_response(design, chosen, chosen_link, at, "new", stream(seed, k)) for k in range(nsim)
     ]
-    return _table(design, chosen, ys, "chosen parameters · new random effects", seed)
+    how = f"chosen parameters · {_EFFECTS['new' if design.random else 'zero']}"
+    return _table(design, chosen, ys, how, seed)
 
 
 def draw_response(

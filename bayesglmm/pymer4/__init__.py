@@ -11,17 +11,19 @@ The numbers come from the rest of the package, by maximum likelihood; nothing is
 
 What exists
     Models ``lm``, ``glm``, ``lmer``, ``glmer`` with ``fit``, ``summary``, ``emmeans``,
-    ``empredict``, ``predict``, ``report``; ``set_factors``, ``unset_factors``,
+    ``empredict``, ``predict``, ``simulate``, ``report``; ``set_factors``, ``unset_factors``,
     ``show_factors``; ``set_contrasts``, ``show_contrasts``; ``set_transforms``,
     ``unset_transforms``, ``show_transforms``. After ``fit``: ``params``, ``result_fit``,
     ``result_fit_stats``, ``result_emmeans``, ``data`` (with ``fitted`` and ``resid``), ``nobs``,
-    ``convergence_status``, and for mixed models ``ranef``, ``fixef``, ``ranef_var``. Always:
+    ``convergence_status``, and for mixed models ``ranef``, ``fixef``, ``ranef_var`` and
+    (``conf_method="boot"``) ``result_boots``. Always:
     ``formula``, ``family``, ``link``, ``weights``, ``factors``, ``contrasts``, ``transformed``,
     ``fitted``. Functions: ``compare``, ``load_dataset``, and for polars expressions ``center``,
     ``scale``, ``zscore``, ``rank``, ``logit2odds``, ``logit2prob``.
 
 What does not
-    ``anova``, ``simulate``, ``vif``, the bootstrap, ``skmer``, and whatever hands out R objects.
+    ``anova``, ``vif``, ``skmer``, ``lm`` and ``glm`` on resampled rows (``conf_method="boot"``),
+    and whatever hands out R objects.
 
 What differs on purpose
     ``summary(pretty=False)`` and ``report()`` return their text (it shows itself in a notebook)
