@@ -27,7 +27,7 @@ from bayesglmm.tables.text import html_note, html_table, text_table
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
 
-__all__ = ["Bootstrap", "bootstrap"]
+__all__ = ["Bootstrap", "Interval", "bootstrap", "interval"]
 
 Array = NDArray[np.float64]
 Interval = Literal["percentile", "basic", "normal"]
@@ -100,7 +100,7 @@ class Bootstrap:
         Table
             ``kind, group, term, term2, estimate, bias, std_error, conf_low, conf_high, n``:
             ``estimate`` is that of the fit, ``bias`` the mean of the draws minus it,
-            ``std_error`` the sd of the draws, ``n`` the number of draws that exist.
+            ``std_error`` the sd of the draws, ``n`` the number of draws that are finite.
         """
         level = check_level(level)
         check_choice("kind", kind, _INTERVALS)
@@ -114,7 +114,7 @@ class Bootstrap:
             numbers: tuple[float | None, ...] = (None,) * 4
             if estimate is not None and len(kept) > 1:
                 bias, spread = float(kept.mean() - estimate), float(kept.std(ddof=1))
-                numbers = (bias, spread, *_interval(kept, estimate, level, kind))
+                numbers = (bias, spread, *interval(kept, estimate, level, kind))
             for name, value in zip(columns, numbers, strict=True):
                 columns[name].append(value)
         series = {name: pl.Series(v, dtype=pl.Float64) for name, v in columns.items()}
@@ -160,6 +160,12 @@ class Bootstrap:
         return np.asarray(values.reshape(-1, self.estimates.height))
 
     @property
+    def _noted(self) -> int:
+        """Number of refits with something else to note, such as separation."""
+        fine = pl.col("converged") & ~pl.col("singular")
+        return self.outcomes.filter(fine & pl.col("notes").is_not_null()).height
+
+    @property
     def _heading(self) -> str:
         effects = {"new": "new", "fitted": "fitted", "zero": "no"}[self.re]
         return f"Parametric bootstrap · {self.method} · {effects} random effects · seed {self.seed}"
@@ -174,6 +180,7 @@ class Bootstrap:
             (self.singular, "singular"),
             (self.not_converged, "not converged"),
             (self.failures.height, "failed"),
+            (self._noted, "with other notes"),
         ):
             if number:
                 parts.append(f"{number} {what}")
@@ -324,19 +331,17 @@ def bootstrap(
 
 def _estimates(fit: Fit, posterior: MLPosterior, statistic: Statistic | None) -> pl.DataFrame:
     """The quantities and their values for the fit itself."""
-    schema = dict.fromkeys(_KEYS, pl.String) | {"estimate": pl.Float64}
     if statistic is not None:
-        rows = [("statistic", None, *pair) for pair in named_values(statistic(fit)).items()]
-        order = ("kind", "group", "term", "estimate")
-        found = pl.DataFrame(rows, schema={c: schema[c] for c in order}, orient="row")
-        return found.select(*order[:3], pl.lit(None, pl.String).alias("term2"), "estimate")
-    beta = {"kind": "coef", "term": posterior.design.names, "estimate": posterior.estimate.beta}
-    frames = [pl.DataFrame(beta, schema_overrides={"term": pl.String})]
-    if posterior.design.random or fit.model.family.has_scale:
-        frames.append(pl.DataFrame(varcorr(fit).select(*_KEYS, "estimate")))
-    return pl.concat(frames, how="diagonal").select(
-        pl.col(name).cast(dtype) for name, dtype in schema.items()
-    )
+        values = named_values(statistic(fit))
+        names, kind, numbers = list(values), "statistic", list(values.values())
+    else:
+        names, kind = list(posterior.design.names), "coef"
+        numbers = posterior.estimate.beta.tolist()
+    rows = [(kind, None, name, None, number) for name, number in zip(names, numbers, strict=True)]
+    if statistic is None and (posterior.design.random or fit.model.family.has_scale):
+        rows += varcorr(fit).select(*_KEYS, "estimate").rows()
+    schema = dict.fromkeys(_KEYS, pl.String) | {"estimate": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row").fill_nan(None)
 
 
 def _draws(good: Sequence[Replicate], estimates: pl.DataFrame) -> pl.DataFrame:
@@ -367,8 +372,8 @@ def _outcomes(done: Sequence[Replicate]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _interval(draws: Array, estimate: float, level: float, kind: Interval) -> tuple[float, float]:
-    """Interval from the draws of one quantity."""
+def interval(draws: Array, estimate: float, level: float, kind: Interval) -> tuple[float, float]:
+    """Interval of one quantity from its draws; see :meth:`Bootstrap.confint`."""
     tail = (1.0 - level) / 2.0
     if kind == "normal":
         centre = 2.0 * estimate - float(draws.mean())

@@ -83,6 +83,8 @@ def _with_response(design: Design, y: object) -> Design:
     if len(series) == design.n_rows:
         series = series.gather(design.rows)
     elif len(series) != design.n:
-        used = f" (or {design.n}, the rows used)" if design.dropped else ""
-        raise DataError(f"y has {len(series)} values; the model's data have {design.n_rows}{used}")
+        used = f", or {design.n}, one for each row used" if design.dropped else ""
+        raise DataError(
+            f"y has {len(series)} values; give {design.n_rows}, one for each row of the data{used}"
+        )
     return replace(design, response=with_values(design.response, series))
