@@ -19,7 +19,7 @@ from bayesglmm.laplace import ML
 from bayesglmm.post.parameters import estimated
 from bayesglmm.post.replicate import Replicate, Statistic, Task, named_values, replicate_all
 from bayesglmm.post.simulate import Effects, check_count, fresh_seed
-from bayesglmm.post.tables import check_level, varcorr
+from bayesglmm.post.tables import check_level, scale, varcorr
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
 from bayesglmm.tables.text import html_note, html_table, text_table
@@ -52,8 +52,8 @@ class Bootstrap:
     outcomes
         ``iteration, loglik, converged, singular, notes, error``: one row for each iteration;
         where it failed only ``error``, which is null elsewhere.
-    method
-        How the fit, and every refit, was got.
+    method, scale
+        How the fit, and every refit, was got, and the scale of the coefficients.
     nsim
         Iterations asked for.
     seed, re
@@ -67,6 +67,7 @@ class Bootstrap:
     estimates: pl.DataFrame
     outcomes: pl.DataFrame
     method: str
+    scale: str
     nsim: int
     seed: int
     re: Effects
@@ -168,7 +169,10 @@ class Bootstrap:
     @property
     def _heading(self) -> str:
         effects = {"new": "new", "fitted": "fitted", "zero": "no"}[self.re]
-        return f"Parametric bootstrap · {self.method} · {effects} random effects · seed {self.seed}"
+        parts = ["Parametric bootstrap", self.method]
+        if "coef" in self.estimates["kind"]:
+            parts.append(f"coefficients: {self.scale}")
+        return " · ".join([*parts, f"{effects} random effects", f"seed {self.seed}"])
 
     @property
     def _counts(self) -> str:
@@ -312,7 +316,7 @@ def bootstrap(
             f"Interrupted: {len(done)} of {nsim} refits were done, and are kept. Run it again "
             f"with seed={seed} for the same draws and the rest.",
             BayesglmmWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     good = [one for one in done if not one.error]
     if not good:
@@ -322,6 +326,7 @@ def bootstrap(
         estimates,
         _outcomes(done),
         fit.method,
+        scale(fit),
         nsim,
         seed,
         re if design.random else "zero",
@@ -346,7 +351,7 @@ def _estimates(fit: Fit, posterior: MLPosterior, statistic: Statistic | None) ->
 
 def _draws(good: Sequence[Replicate], estimates: pl.DataFrame) -> pl.DataFrame:
     """Long form: the quantities under each other, iteration by iteration."""
-    labels = pl.concat([estimates.select(_KEYS)] * len(good))
+    labels = estimates.select(_KEYS)[np.tile(np.arange(estimates.height), len(good))]
     iterations = np.repeat([one.iteration for one in good], estimates.height)
     values = pl.Series("estimate", np.concatenate([one.values for one in good]))
     return labels.insert_column(0, pl.Series("iteration", iterations)).with_columns(

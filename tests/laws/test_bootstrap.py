@@ -242,7 +242,8 @@ def test_how_it_is_shown(boot: Bootstrap) -> None:
         "sd (Intercept) | Subje",
         "residual sd",
     ]
-    assert "Parametric bootstrap · ML · new random effects · seed 3" in lines[5]
+    start = "Parametric bootstrap · ML · coefficients: response scale · new random effects · seed 3"
+    assert start in lines[5]
     assert "<table" in boot._repr_html_() and "12 refits" in boot._repr_html_()
 
 
