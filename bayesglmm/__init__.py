@@ -25,6 +25,7 @@ from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.bootstrap import bootstrap
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
+from bayesglmm.post.parameters import param_values
 from bayesglmm.post.predict import predict
 from bayesglmm.post.refit import refit
 from bayesglmm.post.residuals import residuals
@@ -85,6 +86,7 @@ __all__ = [
     "lmer",
     "load_dataset",
     "model",
+    "param_values",
     "params",
     "predict",
     "ranef",

@@ -57,6 +57,13 @@ class Fit:
         return params(self)
 
     @property
+    def param_values(self) -> dict[str, float | dict[tuple[str, str], float]]:
+        """Estimates by name, to simulate from; see :func:`bayesglmm.param_values`."""
+        from bayesglmm.post.parameters import param_values
+
+        return param_values(self)
+
+    @property
     def fixef(self) -> Table:
         """The same as :attr:`params`, by lme4's name."""
         return self.params

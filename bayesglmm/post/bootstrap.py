@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from bayesglmm.errors import BayesglmmWarning, ChoiceError, FitError, OptionError, check_choice
 from bayesglmm.laplace import ML
+from bayesglmm.post.intervals import INTERVALS, Interval, interval
 from bayesglmm.post.parameters import estimated
 from bayesglmm.post.replicate import Replicate, Statistic, Task, named_values, replicate_all
 from bayesglmm.post.simulate import Effects, check_count, fresh_seed
@@ -27,13 +27,11 @@ from bayesglmm.tables.text import html_note, html_table, text_table
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
 
-__all__ = ["Bootstrap", "Interval", "bootstrap", "interval"]
+__all__ = ["Bootstrap", "bootstrap"]
 
 Array = NDArray[np.float64]
-Interval = Literal["percentile", "basic", "normal"]
 
 _KEYS = ("kind", "group", "term", "term2")
-_INTERVALS = ("percentile", "basic", "normal")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +102,7 @@ class Bootstrap:
             ``std_error`` the sd of the draws, ``n`` the number of draws that are finite.
         """
         level = check_level(level)
-        check_choice("kind", kind, _INTERVALS)
+        check_choice("kind", kind, INTERVALS)
         columns: dict[str, list[float | None]] = {
             name: [] for name in ("bias", "std_error", "conf_low", "conf_high")
         }
@@ -119,7 +117,7 @@ class Bootstrap:
             for name, value in zip(columns, numbers, strict=True):
                 columns[name].append(value)
         series = {name: pl.Series(v, dtype=pl.Float64) for name, v in columns.items()}
-        few = (min(counts) + 1) * (1.0 - level) / 2.0 < 1.0 and kind != "normal"
+        few = (min(counts) + 1) * (1.0 - level) / 2.0 < 1.0 and kind in ("percentile", "basic")
         note = f"{self._heading} · {level:.0%} {kind} interval"
         if few:
             note += " (too few draws for this level: its ends are the extreme draws)"
@@ -135,10 +133,10 @@ class Bootstrap:
             Probability of the intervals.
         kind
             ``"percentile"``: quantiles of the draws, which stay within a parameter's range;
-            ``"basic"``: 2 estimate - quantiles; ``"normal"``: estimate - bias -+ z std_error
-            (Davison & Hinkley 1997, chapter 5, doi:10.1017/CBO9780511802843). The p quantile is
-            order statistic (n + 1) p, interpolated. Basic and normal intervals of an sd may
-            reach below zero.
+            ``"basic"``: 2 estimate - quantiles; ``"normal"``: estimate - bias -+ z std_error;
+            ``"shortest"``: the shortest that contains this share of the draws. See
+            :func:`bayesglmm.post.intervals.interval` for sources. Basic and normal intervals of
+            an sd may reach below zero.
 
         Returns
         -------
@@ -375,19 +373,6 @@ def _outcomes(done: Sequence[Replicate]) -> pl.DataFrame:
         "error": pl.String,
     }
     return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def interval(draws: Array, estimate: float, level: float, kind: Interval) -> tuple[float, float]:
-    """Interval of one quantity from its draws; see :meth:`Bootstrap.confint`."""
-    tail = (1.0 - level) / 2.0
-    if kind == "normal":
-        centre = 2.0 * estimate - float(draws.mean())
-        half = -float(ndtri(tail)) * float(draws.std(ddof=1))
-        return centre - half, centre + half
-    low, high = np.quantile(draws, [tail, 1.0 - tail], method="weibull").tolist()
-    if kind == "percentile":
-        return low, high
-    return 2.0 * estimate - high, 2.0 * estimate - low
 
 
 def _label(row: dict[str, Any]) -> str:

@@ -13,13 +13,16 @@ from bayesglmm.design import Design, RandomTerm
 from bayesglmm.errors import ChoiceError, DataError, nearest
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace.covariance import covariance_of
+from bayesglmm.post.tables import params as coefficients
+from bayesglmm.post.tables import varcorr
 from bayesglmm.priors.default import flat_priors
 
 if TYPE_CHECKING:
+    from bayesglmm.fit import Fit
     from bayesglmm.laplace import Estimate
     from bayesglmm.posterior.sampled import SampledPosterior
 
-__all__ = ["Parameters", "drawn", "estimated", "named"]
+__all__ = ["Parameters", "drawn", "estimated", "named", "param_values"]
 
 Array = NDArray[np.float64]
 
@@ -132,6 +135,47 @@ def named(design: Design, likelihood: Likelihood, params: Mapping[str, object]) 
     return Parameters(
         np.array([_number(name, found) for name in design.names]), tuple(factors), sigma
     )
+
+
+def param_values(fit: Fit) -> dict[str, float | dict[tuple[str, str], float]]:
+    """The estimates of a fit by name, as :func:`bayesglmm.simulate_new` takes them.
+
+    With them a fit is simulated from with some values changed, or for other data, such as a
+    larger sample: ``params={**fit.param_values, "x": 0.5}``.
+
+    Returns
+    -------
+    dict
+        Coefficients (link scale), ``sd:GROUP:COLUMN``, ``corr:GROUP`` as a mapping from pairs of
+        columns, ``sigma``. Of draws the posterior means. A correlation that is not defined,
+        because an sd is zero, is 0.
+
+    Examples
+    --------
+    >>> import bayesglmm as bg
+    >>> fit = bg.lmer("Reaction ~ Days + (1|Subject)", bg.load_dataset("sleepstudy")).fit()
+    >>> {name: round(value, 1) for name, value in bg.param_values(fit).items()}
+    {'(Intercept)': 251.4, 'Days': 10.5, 'sd:Subject:(Intercept)': 36.0, 'sigma': 30.9}
+    """
+    if not hasattr(fit, "posterior"):
+        raise ChoiceError(
+            f"param_values needs a fit; got {type(fit).__name__}. Fit the model first: model.fit()"
+        )
+    out: dict[str, float | dict[tuple[str, str], float]] = {}
+    out |= dict(zip(fit.model.design.names, coefficients(fit)["estimate"], strict=True))
+    if not (fit.model.design.random or fit.model.family.has_scale):
+        return out
+    for row in varcorr(fit).iter_rows(named=True):
+        if row["kind"] == "residual":
+            out["sigma"] = row["estimate"]
+        elif row["kind"] == "sd":
+            out[f"sd:{row['group']}:{row['term']}"] = row["estimate"]
+        else:
+            pairs = out.setdefault(f"corr:{row['group']}", {})
+            assert isinstance(pairs, dict)
+            # Rounding may carry the estimate of a singular fit past 1.
+            pairs[row["term"], row["term2"]] = min(max(row["estimate"] or 0.0, -1.0), 1.0)
+    return out
 
 
 def _parts(design: Design, key: str, value: object) -> dict[str, object]:

@@ -135,6 +135,8 @@ def simulate_new(
         R's names (link scale); ``"sd:GROUP"`` a number, or for several columns a mapping
         (``"sd:GROUP:COLUMN"`` also works); ``"corr:GROUP"`` a number for every pair, a matrix,
         or a mapping such as ``{("(Intercept)", "x"): 0.3}``; ``"sigma"``, the residual sd.
+        Those of a fit are :func:`bayesglmm.param_values`, some of which may be changed:
+        ``{**fit.param_values, "x": 0.5}``.
     family, link, weights, offset, trials, contrasts, factors, missing
         As for :func:`bayesglmm.model`.
     nsim, seed

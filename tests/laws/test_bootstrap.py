@@ -16,6 +16,7 @@ import pytest
 import bayesglmm as bg
 from bayesglmm.errors import BayesglmmWarning, ChoiceError, DataError, FitError, OptionError
 from bayesglmm.post.bootstrap import Bootstrap
+from bayesglmm.post.intervals import interval
 from bayesglmm.posterior.sampled import SampledPosterior
 
 
@@ -128,7 +129,7 @@ def test_summary_agrees_with_the_draws(boot: Bootstrap) -> None:
     centre = (row["conf_low"] + row["conf_high"]) / 2
     assert centre == pytest.approx(row["estimate"] - row["bias"])
     names = ["kind", "group", "term", "term2", "estimate", "conf_low", "conf_high"]
-    for kind in ("percentile", "basic", "normal"):
+    for kind in ("percentile", "basic", "normal", "shortest"):
         found = boot.confint(0.8, kind=cast(Any, kind))
         assert found.columns == names
         assert f"80% {kind} interval" in found.caption
@@ -137,6 +138,15 @@ def test_summary_agrees_with_the_draws(boot: Bootstrap) -> None:
     assert (wide["conf_low"] < narrow["conf_low"]).all()
     assert "extreme draws" in boot.confint(0.95).caption
     assert "extreme draws" not in narrow.caption
+
+
+def test_the_shortest_interval_holds_its_share() -> None:
+    draws = np.random.default_rng(1).exponential(size=200)
+    low, high = interval(draws, 1.0, 0.9, "shortest")
+    assert np.mean((draws >= low) & (draws <= high)) == pytest.approx(0.9)
+    ordered = np.sort(draws)
+    assert all(ordered[k + 179] - ordered[k] >= high - low - 1e-12 for k in range(21))
+    assert low == ordered[:10].min()  # an exponential is highest at zero
 
 
 def test_statistics_of_ones_own(sleep: bg.Fit) -> None:

@@ -155,6 +155,31 @@ def test_contrasts_name_the_parameters() -> None:
     np.testing.assert_allclose(found[:2], [1.5, 0.5], atol=1e-7)
 
 
+@pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+@pytest.mark.parametrize(
+    ("dataset", "formula", "family"),
+    [
+        ("sleepstudy", "Reaction ~ Days + (Days|Subject)", "gaussian"),
+        ("sleepstudy", "Reaction ~ Days + (Days||Subject) + (1|Days)", "gaussian"),
+        ("sleepstudy", "Reaction ~ (1|Subject) + (0 + Days|Subject)", "gaussian"),
+        ("dyestuff2", "Yield ~ 1 + (1|Batch)", "gaussian"),
+        ("mtcars", "mpg ~ wt", "gaussian"),
+        ("grouseticks", "TICKS ~ YEAR + (YEAR|LOCATION)", "poisson"),
+        ("titanic", "survived ~ sex", "binomial"),
+    ],
+)
+def test_simulating_from_the_values_of_a_fit(dataset: str, formula: str, family: str) -> None:
+    """Two roads to one response: the engine's theta, and sds and correlations by name."""
+    data = bg.load_dataset(dataset)
+    fit = bg.model(formula, data, family=family).fit()
+    assert list(fit.param_values) == fit.model.prior_table["name"].to_list()
+    found = bg.simulate_new(formula, data, params=fit.param_values, family=family, seed=3)
+    np.testing.assert_allclose(numbers(found), numbers(fit.simulate(seed=3)), rtol=1e-6, atol=1e-6)
+    first = fit.model.design.names[0]
+    changed = {**fit.param_values, first: fit.param_values[first]}
+    assert bg.simulate_new(formula, data, params=changed, family=family, seed=3).equals(found)
+
+
 BAD_PARAMS: list[tuple[dict[str, object], type[Exception], str]] = [
     ({"sdg": 1.0}, ChoiceError, "matches no parameter"),
     ({"sd:g": {"(Intercept)": 1.0, "X": 1.0}}, ChoiceError, "'sd:g:X'.*did you mean 'sd:g:x'"),
@@ -364,6 +389,8 @@ def test_bad_responses(sleep: bg.Fit, cbpp: bg.Fit) -> None:
         sleep.refit(np.ones(180))
     with pytest.raises(ChoiceError, match="refit needs a fit"):
         bg.refit(sleep.model, [1])  # type: ignore[arg-type]
+    with pytest.raises(ChoiceError, match="param_values needs a fit"):
+        bg.param_values(sleep.model)  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match="simulate_new"):
         bg.simulate("y ~ x")  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match="did you mean 'fitted'"):
@@ -390,6 +417,15 @@ def test_case_weights_do_not_make_half_events() -> None:
 
 
 # From posterior draws ------------------------------------------------------------------------
+
+
+def test_values_of_a_singular_fit_can_be_simulated_from(sleep: bg.Fit) -> None:
+    with pytest.warns(BayesglmmWarning, match="Singular"):
+        fit = sleep.refit(sleep.simulate(2, seed=1, re="zero")["sim_2"])
+    data, formula = bg.load_dataset("sleepstudy"), sleep.model.formula
+    assert abs(fit.param_values["corr:Subject"]["(Intercept)", "Days"]) == pytest.approx(1.0)  # type: ignore[index]
+    found = bg.simulate_new(formula, data, params=fit.param_values, seed=2)
+    np.testing.assert_allclose(numbers(found), numbers(fit.simulate(seed=2)), rtol=1e-5)
 
 
 def draws_of(model: bg.Model, beta: np.ndarray[Any, Any], sigma: float) -> bg.Fit:

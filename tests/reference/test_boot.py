@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bayesglmm as bg
-from bayesglmm.post.bootstrap import interval
+from bayesglmm.post.intervals import interval
 
 R: dict[str, Any] = json.loads(Path(__file__).with_name("bootstrap.json").read_text("utf-8"))
 
