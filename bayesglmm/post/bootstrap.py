@@ -238,7 +238,8 @@ def bootstrap(
     executor
         A ``concurrent.futures`` executor to share the work, e.g. ``ProcessPoolExecutor(
         mp_context=multiprocessing.get_context("spawn"))``; None does it here. It is not shut
-        down. For processes the statistic must be defined at the top level of a module.
+        down. For processes the statistic must be defined at the top level of a module, and the
+        start method "fork" (the default on Linux before Python 3.14) may hang.
     progress
         Show a progress bar, on a terminal. Ctrl-C ends the work and keeps the draws so far, with
         a warning; the same seed gives the same draws again.

@@ -28,7 +28,8 @@ What does not
 What differs on purpose
     ``summary(pretty=False)`` and ``report()`` return their text (it shows itself in a notebook)
     where pymer4 prints it. Changing factors, contrasts or transforms after a fit asks for a new
-    ``fit()``. ``compare`` orders mixed models by their number of parameters, numbers included.
+    ``fit()``. The bootstrap takes ``seed`` and no ``parallel`` or ``ncpus``; to share the work use
+    ``model.fit_.bootstrap(executor=...)``. ``compare`` orders mixed models by their number of parameters, numbers included.
     The caption under a contrast spells out its weights: a label is only a label, and the
     tutorial's ``female_minus_male`` with weights [-1, 1] is male minus female.
 
