@@ -15,11 +15,11 @@ What exists
     ``show_factors``; ``set_contrasts``, ``show_contrasts``; ``set_transforms``,
     ``unset_transforms``, ``show_transforms``. After ``fit``: ``params``, ``result_fit``,
     ``result_fit_stats``, ``result_emmeans``, ``data`` (with ``fitted`` and ``resid``), ``nobs``,
-    ``convergence_status``, and for mixed models ``ranef``, ``fixef``, ``ranef_var`` and
-    (``conf_method="boot"``) ``result_boots``. Always:
-    ``formula``, ``family``, ``link``, ``weights``, ``factors``, ``contrasts``, ``transformed``,
-    ``fitted``. Functions: ``compare``, ``load_dataset``, and for polars expressions ``center``,
-    ``scale``, ``zscore``, ``rank``, ``logit2odds``, ``logit2prob``.
+    ``convergence_status``, and for mixed models ``ranef``, ``fixef``, ``ranef_var`` and, with
+    ``conf_method="boot"``, ``result_boots``. Always: ``formula``, ``family``, ``link``,
+    ``weights``, ``factors``, ``contrasts``, ``transformed``, ``fitted``. Functions: ``compare``,
+    ``load_dataset``, and for polars expressions ``center``, ``scale``, ``zscore``, ``rank``,
+    ``logit2odds``, ``logit2prob``.
 
 What does not
     ``anova``, ``vif``, ``skmer``, ``lm`` and ``glm`` on resampled rows (``conf_method="boot"``),
@@ -28,8 +28,9 @@ What does not
 What differs on purpose
     ``summary(pretty=False)`` and ``report()`` return their text (it shows itself in a notebook)
     where pymer4 prints it. Changing factors, contrasts or transforms after a fit asks for a new
-    ``fit()``. The bootstrap takes ``seed`` and no ``parallel`` or ``ncpus``; to share the work use
-    ``model.fit_.bootstrap(executor=...)``. ``compare`` orders mixed models by their number of parameters, numbers included.
+    ``fit()``. The bootstrap takes ``seed``, and no ``parallel`` or ``ncpus``: to share the work
+    use ``model.fit_.bootstrap(executor=...)``. ``compare`` orders mixed models by their number of
+    parameters, numbers included.
     The caption under a contrast spells out its weights: a label is only a label, and the
     tutorial's ``female_minus_male`` with weights [-1, 1] is male minus female.
 

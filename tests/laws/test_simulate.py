@@ -271,6 +271,21 @@ def test_what_happens_to_the_random_effects(sleep: bg.Fit) -> None:
             assert np.all(np.abs(spread / sigma - 1.0) < 0.15)
 
 
+def test_offsets_and_weights_of_a_fit() -> None:
+    nsim = 2000
+    rng = np.random.default_rng(8)
+    time = rng.uniform(0.5, 20.0, 30)
+    data = pl.DataFrame({"y": rng.poisson(2 * time), "time": time, "w": np.tile([1.0, 9.0], 15)})
+    counts = bg.glm("y ~ 1 + offset(log(time))", data, family="poisson").fit()
+    y = numbers(counts.simulate(nsim, seed=1))
+    mean = time * float(data["y"].sum()) / time.sum()  # the ML estimate
+    assert np.all(np.abs(y.mean(axis=1) - mean) < 5 * np.sqrt(mean / nsim))
+    weighted = bg.lm("y ~ time", data, weights="w").fit()
+    y = numbers(weighted.simulate(nsim, seed=1))
+    sd = weighted.varcorr["estimate"][0] / np.sqrt(data["w"].to_numpy())
+    assert np.all(np.abs(y.std(axis=1) / sd - 1.0) < 5 / np.sqrt(2 * nsim))
+
+
 def test_refitting_its_own_response_gives_the_fit(sleep: bg.Fit, cbpp: bg.Fit) -> None:
     data = bg.load_dataset("cbpp")
     for fit, y in (
