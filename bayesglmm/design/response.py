@@ -175,7 +175,7 @@ def with_values(response: Response, values: pl.Series) -> Response:
     [1.0, 1.0, 0.0]
     """
     name = response.name
-    missing = is_missing(values).to_numpy()
+    missing = np.asarray(is_missing(values))
     if missing.any():
         raise DataError(f"the new values of {name!r} are missing in {_where(missing)}")
     if response.levels:

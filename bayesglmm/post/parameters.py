@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bayesglmm.design import Design, RandomTerm
 from bayesglmm.errors import ChoiceError, DataError, nearest
 from bayesglmm.families import Likelihood
-from bayesglmm.laplace.covariance import covariance_of
+from bayesglmm.laplace.covariance import components, covariance_of
 from bayesglmm.post.tables import params as coefficients
 from bayesglmm.post.tables import varcorr
 from bayesglmm.priors.default import flat_priors
@@ -51,8 +51,17 @@ class Parameters:
 
 def estimated(design: Design, estimate: Estimate) -> Parameters:
     """The maximum-likelihood estimates, with the conditional modes as effects."""
-    relative = covariance_of(design.random).lambdas(estimate.theta)
-    factors = tuple(estimate.sigma * factor for factor in relative)
+    # By sds and correlations: what theta is relative to depends on the model.
+    sds = [np.zeros(term.K) for term in design.random]
+    corrs = [np.eye(term.K) for term in design.random]
+    parts = components(covariance_of(design.random))
+    for part, value in zip(parts, estimate.component_values, strict=False):
+        if part.kind == "sd":
+            sds[part.term][part.row] = value
+        elif np.isfinite(value):  # not with an sd of zero, where it makes no difference
+            corrs[part.term][part.row, part.column] = value
+            corrs[part.term][part.column, part.row] = value
+    factors = tuple(covariance_factor(sd, corr) for sd, corr in zip(sds, corrs, strict=True))
     return Parameters(estimate.beta, factors, estimate.sigma, estimate.modes)
 
 

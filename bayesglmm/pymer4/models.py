@@ -197,7 +197,8 @@ class _Mixed(Model):
         results = self._done("fit()")
         if conf_method == "boot":
             boots = bootstrap(results.fit, nboot, seed=seed, progress=verbose)
-            self._results = replace(results, boots=boots, conf_type=conf_type)
+            found = boots.confint(kind=CONF_TYPES[conf_type])
+            self._results = replace(results, intervals=found, boots=boots, conf_type=conf_type)
         return self.summary() if summary else None
 
 

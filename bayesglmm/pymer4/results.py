@@ -54,8 +54,10 @@ class Results:
         Scale of the fitted values.
     plain
         A linear model without or with random effects (``lm``, ``lmer``).
+    intervals
+        What ``confint`` gave, where it takes the place of parametric intervals.
     boots
-        The parametric bootstrap behind the intervals; None for parametric ones.
+        The bootstrap behind them, if there is one.
     conf_type
         Kind of its intervals: a key of ``CONF_TYPES``.
     """
@@ -64,20 +66,15 @@ class Results:
     exponentiate: bool
     type_predict: Scale
     plain: bool
+    intervals: pl.DataFrame | None = None
     boots: Bootstrap | None = None
     conf_type: str = "perc"
 
-    @cached_property
-    def bootstrapped(self) -> dict[str, pl.DataFrame]:
-        """``conf_low, conf_high`` of coefficients and of variance components, in their order."""
-        assert self.boots is not None
-        found = self.boots.confint(kind=CONF_TYPES[self.conf_type])
-        fixed = pl.col("kind") == "coef"
-        interval = ("conf_low", "conf_high")
-        return {
-            "coef": found.filter(fixed).select(interval),
-            "varcorr": found.filter(~fixed).select(interval),
-        }
+    def limits(self, coefficients: bool) -> pl.DataFrame:
+        """``conf_low, conf_high`` of the coefficients, or of the rows of ``varcorr``."""
+        assert self.intervals is not None
+        wanted = (pl.col("kind") == "coef") == coefficients
+        return self.intervals.filter(wanted).select("conf_low", "conf_high")
 
     @cached_property
     def result_boots(self) -> pl.DataFrame:
@@ -103,12 +100,12 @@ class Results:
         frame = frame.rename({found: "t_stat" if gaussian else "z_stat"})
         if self.plain and not self.fit.model.design.random:
             frame = frame.with_columns(pl.col("df").cast(pl.Int64))
-        if self.boots is None:
+        if self.intervals is None:
             return frame
-        interval = self.bootstrapped["coef"]
+        limits = self.limits(coefficients=True)
         if self.exponentiate:
-            interval = interval.select(pl.all().exp())
-        return frame.with_columns(interval.get_columns())
+            limits = limits.select(pl.all().exp())
+        return frame.with_columns(limits.get_columns())
 
     @cached_property
     def result_fit_stats(self) -> pl.DataFrame:
@@ -163,8 +160,8 @@ class Results:
                 "conf_high": pl.Series([None] * len(rows), dtype=pl.Float64),
             }
         )
-        if self.boots is not None:
-            frame = frame.with_columns(self.bootstrapped["varcorr"].get_columns())
+        if self.intervals is not None:
+            frame = frame.with_columns(self.limits(coefficients=False).get_columns())
         return frame[_pymer4_order([row for _, row in rows])]
 
     @cached_property

@@ -118,8 +118,8 @@ def _random_cells(results: Results, decimals: int) -> list[dict[str, str]]:
     short = {"sd": "sd", "corr": "cor", "residual": "sd"}
     interval = {"conf_low": "", "conf_high": ""}
     rows = varcorr(results.fit).to_dicts()
-    if results.boots is not None:
-        found = results.bootstrapped["varcorr"].iter_rows(named=True)
+    if results.intervals is not None:
+        found = results.limits(coefficients=False).iter_rows(named=True)
         rows = [{**row, **bounds} for row, bounds in zip(rows, found, strict=True)]
     cells = []
     for row in sorted(rows, key=lambda r: ("sd", "corr", "residual").index(r["kind"])):
@@ -128,7 +128,7 @@ def _random_cells(results: Results, decimals: int) -> list[dict[str, str]]:
             # pymer4 names only the first of two correlated terms, which is not enough for three.
             term += f", {row['term2']}"
         group = f"{row['group']}-{short[row['kind']]}"
-        if results.boots is not None:
+        if results.intervals is not None:
             interval = {name: _number(row[name], decimals) for name in interval}
         estimate = _number(row["estimate"], decimals)
         cells.append({"rfx": group, "term": term, "estimate": estimate, **interval})

@@ -211,7 +211,7 @@ def test_impossible_responses_fail_one_by_one() -> None:
     model = bg.glmer("y ~ 1 + (1|g)", data, family="poisson", link="identity")
     fit = model.fit()
     posterior = cast(Any, fit.posterior)
-    wide = replace(posterior.estimate, theta=np.array([1.7]))
+    wide = replace(posterior.estimate, component_values=np.array([1.7]))
     found = replace(fit, posterior=replace(posterior, estimate=wide)).bootstrap(4, seed=0)
     assert 0 < found.failures.height < 4
     assert found.failures["error"].str.contains("keeps means in range").all()

@@ -169,7 +169,7 @@ def test_contrasts_name_the_parameters() -> None:
     ],
 )
 def test_simulating_from_the_values_of_a_fit(dataset: str, formula: str, family: str) -> None:
-    """Two roads to one response: the engine's theta, and sds and correlations by name."""
+    """Two roads to one response: the engine's estimate, and the tables by name."""
     data = bg.load_dataset(dataset)
     fit = bg.model(formula, data, family=family).fit()
     assert list(fit.param_values) == fit.model.prior_table["name"].to_list()
@@ -269,6 +269,29 @@ def test_what_happens_to_the_random_effects(sleep: bg.Fit) -> None:
             assert abs(spread[9] / sd - 1.0) < 0.15
         else:
             assert np.all(np.abs(spread / sigma - 1.0) < 0.15)
+
+
+@pytest.mark.parametrize("link", ["identity", "log"])
+def test_effects_have_the_size_that_varcorr_shows(link: Any) -> None:
+    """sigma is far from 1, so nothing may be relative to it."""
+    rng = np.random.default_rng(3)
+    group = np.repeat(np.arange(30), 6)
+    eta = 4.0 + rng.normal(0, 0.2, 30)[group]
+    mean = np.exp(eta) if link == "log" else 50.0 * eta
+    data = pl.DataFrame({"y": mean + rng.normal(0, 6.0, 180), "g": group})
+    fit = bg.model("y ~ 1 + (1|g)", data, link=link, factors="g").fit()
+    sd, sigma = fit.varcorr["estimate"]
+    assert sigma > 4.0
+    y = numbers(fit.simulate(400, seed=1)).reshape(30, 6, 400)
+    centre = fit.params["estimate"][0]
+    # Within a group rows have in common the variance of the group's mean.
+    variance = np.exp(2 * centre + sd**2) * np.expm1(sd**2) if link == "log" else sd**2
+    shared = np.mean(
+        [np.cov(y[:, i].ravel(), y[:, j].ravel())[0, 1] for i, j in ((0, 1), (2, 3), (4, 5))]
+    )
+    assert shared == pytest.approx(variance, rel=0.1)
+    total = float(np.mean(y.reshape(180, 400).var(axis=1, ddof=1)))
+    assert total == pytest.approx(variance + sigma**2, rel=0.1)
 
 
 def test_offsets_and_weights_of_a_fit() -> None:
