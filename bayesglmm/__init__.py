@@ -23,12 +23,16 @@ from bayesglmm.laplace import ML
 from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.anova import anova, drop1
+from bayesglmm.post.bootstrap import bootstrap
 from bayesglmm.post.collinearity import vif
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
 from bayesglmm.post.linear_hypothesis import wald_test
+from bayesglmm.post.parameters import param_values
 from bayesglmm.post.predict import predict
+from bayesglmm.post.refit import refit
 from bayesglmm.post.residuals import residuals
+from bayesglmm.post.simulate import simulate, simulate_new
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.summary import summary
 from bayesglmm.post.tables import coef, params, ranef, varcorr
@@ -73,6 +77,7 @@ __all__ = [
     "StudentT",
     "Treatment",
     "anova",
+    "bootstrap",
     "coef",
     "compare",
     "drop1",
@@ -86,10 +91,14 @@ __all__ = [
     "lmer",
     "load_dataset",
     "model",
+    "param_values",
     "params",
     "predict",
     "ranef",
+    "refit",
     "residuals",
+    "simulate",
+    "simulate_new",
     "statistics",
     "summary",
     "varcorr",

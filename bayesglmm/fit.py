@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from bayesglmm.errors import ChoiceError
@@ -15,8 +16,11 @@ from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
+    from bayesglmm.post.bootstrap import Bootstrap
     from bayesglmm.post.emmeans import Means
     from bayesglmm.post.summary import Summary
     from bayesglmm.tables.table import Table
@@ -51,6 +55,13 @@ class Fit:
         from bayesglmm.post.tables import params
 
         return params(self)
+
+    @property
+    def param_values(self) -> dict[str, float | dict[tuple[str, str], float]]:
+        """Estimates by name, to simulate from; see :func:`bayesglmm.param_values`."""
+        from bayesglmm.post.parameters import param_values
+
+        return param_values(self)
 
     @property
     def fixef(self) -> Table:
@@ -151,6 +162,47 @@ class Fit:
         from bayesglmm.post.linear_hypothesis import wald_test
 
         return wald_test(self, hypotheses, rhs=rhs, test=test)
+
+    def simulate(
+        self,
+        nsim: int = 1,
+        *,
+        seed: int | None = None,
+        re: Literal["new", "fitted", "zero"] = "new",
+    ) -> Table:
+        """Responses simulated from the fit; see :func:`bayesglmm.simulate`."""
+        from bayesglmm.post.simulate import simulate
+
+        return simulate(self, nsim, seed=seed, re=re)
+
+    def refit(self, y: Sequence[Any] | NDArray[Any] | pl.Series) -> Fit:
+        """The same model fitted to another response; see :func:`bayesglmm.refit`."""
+        from bayesglmm.post.refit import refit
+
+        return refit(self, y)
+
+    def bootstrap(
+        self,
+        nsim: int = 1000,
+        *,
+        seed: int | None = None,
+        statistic: Callable[[Fit], Any] | None = None,
+        executor: Executor | None = None,
+        progress: bool = True,
+        re: Literal["new", "fitted", "zero"] = "new",
+    ) -> Bootstrap:
+        """Parametric bootstrap of an ML fit; see :func:`bayesglmm.bootstrap`."""
+        from bayesglmm.post.bootstrap import bootstrap
+
+        return bootstrap(
+            self,
+            nsim,
+            seed=seed,
+            statistic=statistic,
+            executor=executor,
+            progress=progress,
+            re=re,
+        )
 
     @property
     def loglik(self) -> float:

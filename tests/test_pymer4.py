@@ -859,7 +859,7 @@ def test_other_bad_input() -> None:
     with pytest.raises(ChoiceError, match="did you mean 'binomial'"):
         glm("survived ~ sex", data, family="binomal").fit()
     model = glm("survived ~ sex * age", data, family="binomial")
-    with pytest.raises(ChoiceError, match="no bootstrap"):
+    with pytest.raises(ChoiceError, match="resamples rows"):
         model.fit(conf_method="boot")  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match="type_predict"):
         model.fit(type_predict="odds")  # type: ignore[arg-type]
@@ -949,3 +949,70 @@ def test_anova_and_vif_need_something_to_do() -> None:
         empty.anova()
     with pytest.raises(ChoiceError, match="no predictors"):
         empty.vif()
+
+
+# Simulation and bootstrap --------------------------------------------------------------------
+
+
+def test_simulate() -> None:
+    model = lmer("Reaction ~ Days + (Days | Subject)", data=load_dataset("sleep"))
+    with pytest.raises(NotFittedError):
+        model.simulate()
+    model.fit()
+    sims = model.simulate(2, seed=1)
+    assert sims.columns == ["sim_1", "sim_2"] and sims.height == 180
+    assert sims.equals(model.simulate(2, seed=1))
+    # pymer4's own test: with the random effects of the fit, data and simulations go together.
+    without = model.simulate(2, use_rfx=False, seed=1)
+    data = model.data["Reaction"].to_numpy()
+    near = np.corrcoef(data, sims["sim_1"])[0, 1]
+    assert near > np.corrcoef(data, without["sim_1"])[0, 1]
+    plain = lm("mpg ~ wt", data=load_dataset("mtcars"))
+    plain.fit()
+    assert plain.simulate(3, seed=1).shape == (32, 3)
+    logistic = glm("survived ~ sex", data=load_dataset("titanic"), family="binomial")
+    logistic.fit()
+    assert set(logistic.simulate(seed=1)["sim_1"]) == {0, 1}
+
+
+def test_bootstrap_intervals() -> None:
+    model = lmer("Reaction ~ Days + (Days | Subject)", data=load_dataset("sleep"))
+    model.fit()
+    satterthwaite = model.result_fit
+    with pytest.raises(NotFittedError, match="conf_method='boot'"):
+        model.result_boots  # noqa: B018
+    model.fit(conf_method="boot", nboot=20, seed=1)
+    assert model.result_boots.shape == (20, 6)
+    assert model.result_boots.columns == [
+        "(Intercept)",
+        "Days",
+        "sd__(Intercept)___Subject",
+        "sd__Days___Subject",
+        "cor__(Intercept).Days___Subject",
+        "sd__Observation___Residual",
+    ]
+    same = pl.exclude("conf_low", "conf_high")
+    assert model.result_fit.select(same).equals(satterthwaite.select(same))
+    found = model.fit_.bootstrap(20, seed=1).confint()
+    for name in ("conf_low", "conf_high"):
+        assert model.result_fit[name].to_list() == found[name].to_list()[:2]
+        order = [2, 4, 3, 5]  # pymer4 lists the correlation between the sds
+        assert model.ranef_var[name].to_list() == [found[name][k] for k in order]
+    draws = model.result_boots["Days"]
+    assert draws.min() <= model.result_fit["conf_low"][1] < model.result_fit["conf_high"][1]
+    shown = model.summary().as_raw_html()
+    assert "boot perc" in shown and "Bootstrap Iterations: 20" in shown
+    model.fit(conf_method="boot", nboot=20, seed=1, conf_type="norm")
+    assert model.result_fit["conf_low"][1] != found["conf_low"][1]
+    with pytest.raises(ChoiceError, match="conf_type"):
+        model.fit(conf_method="boot", conf_type="bca")  # type: ignore[arg-type]
+
+
+def test_bootstrap_intervals_of_odds_ratios() -> None:
+    data = load_dataset("titanic")
+    model = glmer("survived ~ sex + (1 | pclass)", data=data, family="binomial")
+    model.fit(conf_method="boot", nboot=4, seed=1)
+    logs = model.result_fit
+    model.fit(conf_method="boot", nboot=4, seed=1, exponentiate=True)
+    for name in ("conf_low", "conf_high"):
+        np.testing.assert_allclose(model.result_fit[name], np.exp(logs[name]))

@@ -17,7 +17,7 @@ from bayesglmm.design.columns import to_polars
 from bayesglmm.design.design import Design, build
 from bayesglmm.design.fixed import FixedPart
 from bayesglmm.design.grouped import RandomTerm
-from bayesglmm.design.response import Response
+from bayesglmm.design.response import Response, in_units, with_values
 
 __all__ = [
     "CODINGS",
@@ -36,5 +36,7 @@ __all__ = [
     "build",
     "coding_of",
     "hypothesis_matrix",
+    "in_units",
     "to_polars",
+    "with_values",
 ]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from bayesglmm.design.columns import Factor, codes, column, numbers
+from bayesglmm.design.columns import Factor, codes, column, is_missing, numbers
 from bayesglmm.design.fixed import Roles
 from bayesglmm.design.terms import evaluate, r_name, variables
-from bayesglmm.errors import DataError, FormulaError
+from bayesglmm.errors import DataError, FormulaError, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Response", "build_response", "response_columns"]
+__all__ = ["Response", "build_response", "in_units", "response_columns", "with_values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,11 @@ class Response:
     y: NDArray[np.float64]
     trials: NDArray[np.float64]
     levels: tuple[str, ...] = ()
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether rows stand for several trials, so that people count successes."""
+        return bool(np.any(self.trials != 1.0))
 
 
 def response_columns(text: str, known: list[str], formula: str) -> tuple[str, ...]:
@@ -140,6 +145,93 @@ def build_response(
         bad = ~np.isfinite(y)
         raise DataError(f"response {text} is infinite or undefined in {_where(bad)}")
     return Response(text, _frozen(y), _frozen(np.ones(len(y))), levels)
+
+
+def with_values(response: Response, values: pl.Series) -> Response:
+    """The same response with other values.
+
+    Parameters
+    ----------
+    response
+        Gives the trials and the levels.
+    values
+        (n,) in the units of the left-hand side: counts of successes where there are trials, the
+        two levels where it has levels, else numbers.
+
+    Returns
+    -------
+    Response
+        With the new `y`.
+
+    Raises
+    ------
+    DataError
+        For a missing value, another level, a count that is no whole number or above the trials.
+
+    Examples
+    --------
+    >>> old = build_response("use", pl.DataFrame({"use": ["N", "Y", "N"]}))
+    >>> with_values(old, pl.Series(["Y", "Y", "N"])).y.tolist()
+    [1.0, 1.0, 0.0]
+    """
+    name = response.name
+    missing = np.asarray(is_missing(values))
+    if missing.any():
+        raise DataError(f"the new values of {name!r} are missing in {_where(missing)}")
+    if response.levels:
+        position = codes(values, Factor(name, response.levels))
+        if (position < 0).any():
+            at = int(np.flatnonzero(position < 0)[0])
+            raise DataError(
+                f"response {name!r} has the levels {response.levels[0]!r} and "
+                f"{response.levels[1]!r}; found {values[at]!r}"
+                f"{nearest(str(values[at]), response.levels)}"
+            )
+        return replace(response, y=_frozen(position.astype(np.float64)))
+    y = numbers(values.alias(name))
+    if not np.isfinite(y).all():
+        raise DataError(f"the new values of {name!r} are infinite in {_where(~np.isfinite(y))}")
+    if not response.has_trials:
+        return replace(response, y=_frozen(y))
+    if (y != np.round(y)).any():
+        raise DataError(
+            f"the new values of {name!r} must be counts of successes, because the model has "
+            f"trials; found {y[y != np.round(y)][0]:g}"
+        )
+    return replace(response, y=_proportion(name, y, response.trials).y)
+
+
+def in_units(response: Response, y: NDArray[np.float64], dtype: pl.DataType) -> pl.Series:
+    """Values of a response in the units of the left-hand side: the inverse of `with_values`.
+
+    Parameters
+    ----------
+    response
+        Gives the trials and the levels.
+    y
+        (n,) as `Response.y` holds them.
+    dtype
+        Type of the result where there are no trials.
+
+    Returns
+    -------
+    polars.Series
+        (n,) counts of successes, the two levels, or numbers.
+
+    Examples
+    --------
+    >>> old = build_response("use", pl.DataFrame({"use": ["N", "Y", "N"]}))
+    >>> in_units(old, np.array([1.0, 1.0, 0.0]), pl.String()).to_list()
+    ['Y', 'Y', 'N']
+    """
+    if response.has_trials:
+        return pl.Series(np.round(y * response.trials).astype(np.int64))
+    if not response.levels:
+        return pl.Series(y).cast(dtype)
+    if dtype == pl.Boolean:
+        return pl.Series(y == 1.0)
+    text = pl.Series([response.levels[int(v)] for v in y], dtype=pl.String)
+    return text if dtype.is_temporal() else text.cast(dtype)
 
 
 def _two_levels(factor: Factor, series: pl.Series) -> tuple[str, ...]:

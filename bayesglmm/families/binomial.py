@@ -104,6 +104,11 @@ def _draw(rng: np.random.Generator, mu: Array, w: Array, sigma: float) -> Array:
     return np.asarray(rng.binomial(trials, mu) / trials)
 
 
+def _draw_bernoulli(rng: np.random.Generator, mu: Array, w: Array, sigma: float) -> Array:
+    """Zeros and ones: a weight says how often a row counts, not that it is a proportion."""
+    return rng.binomial(1, mu).astype(np.float64)
+
+
 BINOMIAL = Family(
     name="binomial",
     links=("logit", "probit", "cloglog", "log", "identity"),
@@ -122,4 +127,5 @@ BINOMIAL = Family(
     check=_check,
     observed=_observed,
     draw=_draw,
+    whole=True,
 )

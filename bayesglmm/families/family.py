@@ -60,6 +60,8 @@ class Family:
         (name, eta, link, y, w, sigma, dims) -> the PyMC likelihood variable.
     draw
         (rng, mu, w, sigma) -> simulated responses, as y is stored (proportions for binomial).
+    whole
+        Whether responses are whole numbers (of events, or of successes).
     """
 
     name: str
@@ -77,6 +79,15 @@ class Family:
     check: Callable[[Array, Array, str], None]
     observed: Callable[..., Any]
     draw: Callable[[np.random.Generator, Array, Array, float], Array]
+    whole: bool = False
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle by name: its functions cannot travel, and need not."""
+        from bayesglmm.families.registry import FAMILIES, find_family
+
+        if FAMILIES.get(self.name) is self:
+            return find_family, (self.name,)
+        return object.__reduce__(self)
 
 
 @dataclass(frozen=True, slots=True)

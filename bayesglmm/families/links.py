@@ -49,6 +49,12 @@ class Link:
     log_complement: Callable[[Array], Derivatives]
     pytensor: Callable[[Any], Any]
 
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickle by name: its functions cannot travel, and need not."""
+        if LINKS.get(self.name) is self:
+            return _link_named, (self.name,)
+        return object.__reduce__(self)
+
 
 def _exp(eta: Array) -> Array:
     return np.exp(np.minimum(eta, _LARGEST_EXPONENT))
@@ -272,3 +278,7 @@ CLOGLOG = Link(
 )
 
 LINKS: dict[str, Link] = {link.name: link for link in (IDENTITY, LOG, LOGIT, PROBIT, CLOGLOG)}
+
+
+def _link_named(name: str) -> Link:
+    return LINKS[name]

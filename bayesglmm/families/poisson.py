@@ -80,4 +80,5 @@ POISSON = Family(
     check=_check,
     observed=_observed,
     draw=lambda rng, mu, w, sigma: rng.poisson(mu).astype(np.float64),
+    whole=True,
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bayesglmm.errors import ChoiceError, check_choice
-from bayesglmm.families.binomial import BINOMIAL, _check_bernoulli
+from bayesglmm.families.binomial import BINOMIAL, _check_bernoulli, _draw_bernoulli
 from bayesglmm.families.family import Family
 from bayesglmm.families.gaussian import GAUSSIAN
 from bayesglmm.families.links import LINKS, Link
 from bayesglmm.families.poisson import POISSON
 
-BERNOULLI = replace(BINOMIAL, name="bernoulli", has_trials=False, check=_check_bernoulli)
+BERNOULLI = replace(
+    BINOMIAL, name="bernoulli", has_trials=False, check=_check_bernoulli, draw=_draw_bernoulli
+)
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (GAUSSIAN, BINOMIAL, BERNOULLI, POISSON)

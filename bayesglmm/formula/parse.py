@@ -52,7 +52,7 @@ class Formula:
         return self.text
 
 
-def parse(text: str) -> Formula:
+def parse(text: str, *, one_sided: bool = False) -> Formula:
     """Read an lme4-style formula.
 
     Parameters
@@ -60,6 +60,8 @@ def parse(text: str) -> Formula:
     text
         For instance ``"y ~ x + (1 + x | g)"``. Random-effects terms: ``(1|g) (x|g) (0+x|g)
         (x||g) (1|a/b) (1|a:b) (1|a*b)``, and MixedModels' ``zerocorr(1+x|g)`` and ``a & b``.
+    one_sided
+        Allow ``"~ x"``, with an empty response.
 
     Returns
     -------
@@ -88,7 +90,7 @@ def parse(text: str) -> Formula:
     if not text:
         raise FormulaError("the formula is empty; write for instance 'y ~ x + (1|g)'")
     tokens = tokenize(text)
-    left, right = _sides(tokens, text)
+    left, right = _sides(tokens, text, one_sided)
     _check_grammar(right, text)
     _check_unsupported(right, text)
 
@@ -116,7 +118,9 @@ def parse(text: str) -> Formula:
     return Formula(text, emit(left), _join(kept), tuple(bars), tuple(offsets))
 
 
-def _sides(tokens: Sequence[Token], text: str) -> tuple[Sequence[Token], Sequence[Token]]:
+def _sides(
+    tokens: Sequence[Token], text: str, one_sided: bool
+) -> tuple[Sequence[Token], Sequence[Token]]:
     """Split at the only ``~``."""
     tildes = [i for i, t in enumerate(tokens) if t.text == "~"]
     if not tildes:
@@ -129,7 +133,7 @@ def _sides(tokens: Sequence[Token], text: str) -> tuple[Sequence[Token], Sequenc
     if tokens[at].depth:
         raise FormulaError("'~' inside brackets means nothing here", text, tokens[at].start)
     left, right = tokens[:at], tokens[at + 1 :]
-    if not left:
+    if not left and not one_sided:
         raise FormulaError("the response before '~' is missing", text, tokens[at].start)
     if not right:
         raise FormulaError(

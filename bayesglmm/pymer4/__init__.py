@@ -11,25 +11,28 @@ The numbers come from the rest of the package, by maximum likelihood; nothing is
 
 What exists
     Models ``lm``, ``glm``, ``lmer``, ``glmer`` with ``fit``, ``summary``, ``emmeans``,
-    ``empredict``, ``predict``, ``anova``, ``summary_anova``, ``vif``, ``report``;
+    ``empredict``, ``predict``, ``simulate``, ``anova``, ``summary_anova``, ``vif``, ``report``;
     ``set_factors``, ``unset_factors``, ``show_factors``; ``set_contrasts``, ``show_contrasts``;
     ``set_transforms``, ``unset_transforms``, ``show_transforms``. After ``fit``: ``params``,
     ``result_fit``, ``result_fit_stats``, ``result_emmeans``, ``result_anova``, ``result_vif``,
     ``data`` (with ``fitted`` and ``resid``), ``nobs``, ``convergence_status``, and for mixed
-    models ``ranef``, ``fixef``, ``ranef_var``. Always: ``formula``, ``family``, ``link``,
-    ``weights``, ``factors``, ``contrasts``, ``transformed``, ``fitted``. Functions:
-    ``compare``, ``load_dataset``, and for polars expressions ``center``, ``scale``, ``zscore``,
-    ``rank``, ``logit2odds``, ``logit2prob``.
+    models ``ranef``, ``fixef``, ``ranef_var`` and, with ``conf_method="boot"``, ``result_boots``.
+    Always: ``formula``, ``family``, ``link``, ``weights``, ``factors``, ``contrasts``,
+    ``transformed``, ``fitted``. Functions: ``compare``, ``load_dataset``, and for polars
+    expressions ``center``, ``scale``, ``zscore``, ``rank``, ``logit2odds``, ``logit2prob``.
 
 What does not
-    ``simulate``, the bootstrap, ``skmer``, and whatever hands out R objects.
+    ``skmer``, ``lm`` and ``glm`` on resampled rows (``conf_method="boot"``), and whatever hands
+    out R objects.
 
 What differs on purpose
     ``summary(pretty=False)`` and ``report()`` return their text (it shows itself in a notebook)
     where pymer4 prints it. Changing factors, contrasts or transforms after a fit asks for a new
-    ``fit()``. ``compare`` orders mixed models by their number of parameters, numbers included.
-    ``anova`` takes keywords only (pymer4 orders them differently for different models) and does
-    not round; ``vif`` counts every row, where pymer4 counts equal rows once.
+    ``fit()``. The bootstrap takes ``seed``, and no ``parallel`` or ``ncpus``: to share the work
+    use ``model.fit_.bootstrap(executor=...)``. ``compare`` orders mixed models by their number of
+    parameters, numbers included. ``anova`` takes keywords only (pymer4 orders them differently
+    for different models) and does not round; ``vif`` counts every row, where pymer4 counts equal
+    rows once.
     The caption under a contrast spells out its weights: a label is only a label, and the
     tutorial's ``female_minus_male`` with weights [-1, 1] is male minus female.
 

@@ -17,6 +17,7 @@ from bayesglmm.formula import parse
 from bayesglmm.formula.tokens import tokenize
 from bayesglmm.laplace import ML
 from bayesglmm.model import Model as Specification
+from bayesglmm.post.simulate import simulate
 from bayesglmm.pymer4.anova import anova_table, joint_tests, vif
 from bayesglmm.pymer4.columns import Columns, hinted
 from bayesglmm.pymer4.results import NotFittedError, Results, Scale, empredict, means
@@ -309,16 +310,21 @@ class Model(Columns):
         """Variance-inflation factors: ``term, vif, ci_increase_factor`` (its square root)."""
         return vif(self._done("vif()").fit)
 
+    def _simulate(self, nsim: int, seed: int | None, use_rfx: bool) -> pl.DataFrame:
+        fit = self._done("simulate()").fit
+        return pl.DataFrame(simulate(fit, nsim, seed=seed, re="fitted" if use_rfx else "new"))
+
     def report(self) -> Text:
         """The fit in a few sentences."""
         return report(self.kind, self.formula, self._done("report()"))
 
 
 def check_method(conf_method: str, allowed: tuple[str, ...]) -> None:
-    """Refuse an unknown ``conf_method``, and say what there is instead of the bootstrap."""
-    if conf_method == "boot":
+    """Refuse an unknown ``conf_method``, and say what there is instead of resampling rows."""
+    if conf_method == "boot" and "boot" not in allowed:
         raise ChoiceError(
-            "conf_method='boot': there is no bootstrap here. Use "
-            f"{' or '.join(map(repr, allowed))}, or the posterior: bayesglmm.model(...).fit('nuts')"
+            "conf_method='boot': pymer4 resamples rows here, which this package does not. For "
+            "the parametric bootstrap use model.fit_.bootstrap(); for the posterior "
+            "bayesglmm.model(...).fit('nuts')"
         )
     check_choice("conf_method", conf_method, allowed)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from bayesglmm.errors import check_choice
 from bayesglmm.laplace import ML
+from bayesglmm.post.bootstrap import bootstrap
 from bayesglmm.pymer4.base import Model, Weights, check_method
 from bayesglmm.pymer4.columns import hinted
 from bayesglmm.pymer4.comparison import compare
-from bayesglmm.pymer4.results import Scale
+from bayesglmm.pymer4.results import CONF_TYPES, NotFittedError, Scale
 
 __all__ = ["compare", "glm", "glmer", "lm", "lmer"]
 
 ConfMethod = Literal["wald", "satterthwaite"]
+MixedConfMethod = Literal["wald", "satterthwaite", "boot"]
+ConfType = Literal["perc", "norm", "basic"]
 
 
 class lm(Model):
@@ -63,6 +68,11 @@ class lm(Model):
     def predict(self, data: object) -> NDArray[np.float64]:
         """Predicted means for the rows of ``data``."""
         return self._done("predict()").predict(data, True, "response")
+
+    @hinted
+    def simulate(self, nsim: int = 1, seed: int | None = None) -> pl.DataFrame:
+        """Responses simulated from the fit, in columns ``sim_1``, ``sim_2``, ..."""
+        return self._simulate(nsim, seed, True)
 
 
 class glm(Model):
@@ -116,6 +126,11 @@ class glm(Model):
         """Predicted means for the rows of ``data``."""
         return self._done("predict()").predict(data, True, type_predict)
 
+    @hinted
+    def simulate(self, nsim: int = 1, seed: int | None = None) -> pl.DataFrame:
+        """Responses simulated from the fit, in columns ``sim_1``, ``sim_2``, ..."""
+        return self._simulate(nsim, seed, True)
+
 
 class _Mixed(Model):
     """What only models with random effects have."""
@@ -134,8 +149,57 @@ class _Mixed(Model):
 
     @property
     def ranef_var(self) -> pl.DataFrame:
-        """Standard deviations and correlations: ``group, term, estimate, conf_low, conf_high``."""
+        """Standard deviations and correlations: ``group, term, estimate, conf_low, conf_high``.
+
+        The intervals are null unless ``conf_method="boot"``.
+        """
         return self._done("ranef_var").ranef_var
+
+    @property
+    def result_boots(self) -> pl.DataFrame:
+        """The refits of ``fit(conf_method="boot")``, one a row, a column for each parameter."""
+        results = self._done("result_boots")
+        if results.boots is None:
+            raise NotFittedError(f"{self.kind}: call .fit(conf_method='boot') first")
+        return results.result_boots
+
+    @hinted
+    def simulate(
+        self, nsim: int = 1, use_rfx: bool = True, seed: int | None = None
+    ) -> pl.DataFrame:
+        """Responses simulated from the fit, in columns ``sim_1``, ``sim_2``, ...
+
+        Parameters
+        ----------
+        nsim
+            Number of simulations.
+        use_rfx
+            Whether to keep the random effects of the fit; else they are drawn anew.
+        seed
+            Makes them reproducible.
+        """
+        return self._simulate(nsim, seed, use_rfx)
+
+    def _fit_mixed(
+        self,
+        estimator: ML,
+        conf_method: str,
+        boot: tuple[int, str, int | None],
+        summary: bool,
+        exponentiate: bool,
+        type_predict: Scale,
+        verbose: bool,
+    ) -> Any:
+        """Fit, and bootstrap where that is asked for; ``boot`` is nboot, conf_type and seed."""
+        nboot, conf_type, seed = boot
+        check_choice("conf_type", conf_type, tuple(CONF_TYPES))
+        self._fit(estimator, False, exponentiate, type_predict, verbose)
+        results = self._done("fit()")
+        if conf_method == "boot":
+            boots = bootstrap(results.fit, nboot, seed=seed, progress=verbose)
+            found = boots.confint(kind=CONF_TYPES[conf_type])
+            self._results = replace(results, intervals=found, boots=boots, conf_type=conf_type)
+        return self.summary() if summary else None
 
 
 class lmer(_Mixed):
@@ -172,10 +236,13 @@ class lmer(_Mixed):
     def fit(
         self,
         summary: bool = False,
-        conf_method: ConfMethod = "satterthwaite",
+        conf_method: MixedConfMethod = "satterthwaite",
         exponentiate: bool = False,
         REML: bool | None = None,
         verbose: bool = True,
+        nboot: int = 1000,
+        conf_type: ConfType = "perc",
+        seed: int | None = None,
     ) -> Any:
         """Fit the model.
 
@@ -185,18 +252,30 @@ class lmer(_Mixed):
             Return the summary table.
         conf_method
             ``"satterthwaite"`` degrees of freedom, or ``"wald"`` for normal intervals (infinite
-            df; pymer4 takes n - p - 1 here).
+            df; pymer4 takes n - p - 1 here), or ``"boot"`` for intervals by the parametric
+            bootstrap, those of :attr:`ranef_var` included (df and p values: satterthwaite).
         exponentiate
             Show exp(coefficient).
         REML
             None: as given when the model was made.
         verbose
-            Warn about singular fits and the like.
+            Warn about singular fits and the like, and show the progress of the bootstrap.
+        nboot, conf_type, seed
+            Of the bootstrap: number of refits, ``"perc"``, ``"norm"`` or ``"basic"`` intervals,
+            and a whole number that makes it reproducible.
         """
-        check_method(conf_method, ("satterthwaite", "wald"))
+        check_method(conf_method, ("satterthwaite", "wald", "boot"))
         reml = self.REML if REML is None else REML
-        df: Any = "satterthwaite" if conf_method == "satterthwaite" else "asymptotic"
-        return self._fit(ML(reml=reml, df=df), summary, exponentiate, "response", verbose)
+        df: Any = "asymptotic" if conf_method == "wald" else "satterthwaite"
+        return self._fit_mixed(
+            ML(reml=reml, df=df),
+            conf_method,
+            (nboot, conf_type, seed),
+            summary,
+            exponentiate,
+            "response",
+            verbose,
+        )
 
     @hinted
     def predict(self, data: object, use_rfx: bool = True) -> NDArray[np.float64]:
@@ -245,18 +324,32 @@ class glmer(_Mixed):
     def fit(
         self,
         summary: bool = False,
-        conf_method: ConfMethod = "wald",
+        conf_method: MixedConfMethod = "wald",
         exponentiate: bool = False,
         type_predict: Scale = "response",
         nAGQ: int | None = None,
         verbose: bool = True,
+        nboot: int = 1000,
+        conf_type: ConfType = "perc",
+        seed: int | None = None,
     ) -> Any:
-        """Fit the model; ``exponentiate=True`` shows odds or rate ratios, levels included."""
-        check_method(conf_method, ("wald",))
+        """Fit the model; ``exponentiate=True`` shows odds or rate ratios, levels included.
+
+        ``conf_method="boot"`` and its arguments are those of :meth:`lmer.fit`.
+        """
+        check_method(conf_method, ("wald", "boot"))
         nodes = self.nAGQ if nAGQ is None else nAGQ
         # A Gaussian glmer with the identity link is an lmer, in R too, REML included.
         linear = self.family == "gaussian" and self.link in ("default", "identity")
-        return self._fit(ML(nagq=nodes, reml=linear), summary, exponentiate, type_predict, verbose)
+        return self._fit_mixed(
+            ML(nagq=nodes, reml=linear),
+            conf_method,
+            (nboot, conf_type, seed),
+            summary,
+            exponentiate,
+            type_predict,
+            verbose,
+        )
 
     @hinted
     def predict(

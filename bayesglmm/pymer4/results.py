@@ -13,16 +13,24 @@ import polars as pl
 from bayesglmm.errors import BayesglmmError, ChoiceError
 from bayesglmm.fit import Fit
 from bayesglmm.post import emmeans as marginal
+from bayesglmm.post.bootstrap import Bootstrap
 from bayesglmm.post.predict import predict
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.tables import coef, params, ranef, varcorr
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
 
-__all__ = ["NotFittedError", "Results", "Scale", "empredict", "means"]
+__all__ = ["CONF_TYPES", "NotFittedError", "Results", "Scale", "empredict", "means"]
 
 Scale = Literal["response", "link"]
 Levels = pl.DataFrame | dict[str, pl.DataFrame]
+
+CONF_TYPES: dict[str, Literal["percentile", "normal", "basic"]] = {
+    "perc": "percentile",
+    "norm": "normal",
+    "basic": "basic",
+}
+"""Kinds of bootstrap interval by pymer4's names."""
 
 # pymer4 hands these to emmeans; the left-hand names are R's abbreviations.
 _ADJUST = {"bonf": "bonferroni", "BH": "fdr"}
@@ -46,12 +54,36 @@ class Results:
         Scale of the fitted values.
     plain
         A linear model without or with random effects (``lm``, ``lmer``).
+    intervals
+        What ``confint`` gave, where it takes the place of parametric intervals.
+    boots
+        The bootstrap behind them, if there is one.
+    conf_type
+        Kind of its intervals: a key of ``CONF_TYPES``.
     """
 
     fit: Fit
     exponentiate: bool
     type_predict: Scale
     plain: bool
+    intervals: pl.DataFrame | None = None
+    boots: Bootstrap | None = None
+    conf_type: str = "perc"
+
+    def limits(self, coefficients: bool) -> pl.DataFrame:
+        """``conf_low, conf_high`` of the coefficients, or of the rows of ``varcorr``."""
+        assert self.intervals is not None
+        wanted = (pl.col("kind") == "coef") == coefficients
+        return self.intervals.filter(wanted).select("conf_low", "conf_high")
+
+    @cached_property
+    def result_boots(self) -> pl.DataFrame:
+        """One row for each refit and a column for each parameter, as pymer4 names them."""
+        assert self.boots is not None
+        names = [*self.fit.model.design.names]
+        names += [f"{name}___{row['group']}" for name, row in _components(self.fit)]
+        draws = self.boots.draws["estimate"].to_numpy().reshape(-1, len(names))
+        return pl.DataFrame(draws, schema=names, orient="row").fill_nan(None)
 
     @cached_property
     def estimate(self) -> Any:
@@ -68,7 +100,12 @@ class Results:
         frame = frame.rename({found: "t_stat" if gaussian else "z_stat"})
         if self.plain and not self.fit.model.design.random:
             frame = frame.with_columns(pl.col("df").cast(pl.Int64))
-        return frame
+        if self.intervals is None:
+            return frame
+        limits = self.limits(coefficients=True)
+        if self.exponentiate:
+            limits = limits.select(pl.all().exp())
+        return frame.with_columns(limits.get_columns())
 
     @cached_property
     def result_fit_stats(self) -> pl.DataFrame:
@@ -112,31 +149,20 @@ class Results:
 
     @cached_property
     def ranef_var(self) -> pl.DataFrame:
-        """``group, term, estimate, conf_low, conf_high``; intervals are null, as in pymer4."""
-        found: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
-        rows = list(varcorr(self.fit).iter_rows(named=True))
-        groups = list(dict.fromkeys(row["group"] for row in rows))
-        for row in rows:
-            group = groups.index(row["group"])
-            if row["kind"] == "residual":
-                found.append(((group, 0, 0), {"term": "sd__Observation", **row}))
-                continue
-            of_group = [r["term"] for r in rows if r["group"] == row["group"] and r["kind"] == "sd"]
-            i = of_group.index(row["term"])
-            j = i if row["kind"] == "sd" else of_group.index(row["term2"])
-            name = f"sd__{row['term']}" if i == j else f"cor__{row['term']}.{row['term2']}"
-            found.append(((group, i, j), {**row, "term": name}))
-        found.sort(key=lambda pair: pair[0])
-        missing = pl.Series([None] * len(found), dtype=pl.Float64)
-        return pl.DataFrame(
+        """``group, term, estimate, conf_low, conf_high``; only a bootstrap gives intervals."""
+        rows = [(name, row) for name, row in _components(self.fit)]
+        frame = pl.DataFrame(
             {
-                "group": [row["group"] for _, row in found],
-                "term": ["sd__Observation" if r["term"] is None else r["term"] for _, r in found],
-                "estimate": [row["estimate"] for _, row in found],
-                "conf_low": missing,
-                "conf_high": missing,
+                "group": [row["group"] for _, row in rows],
+                "term": [name for name, _ in rows],
+                "estimate": [row["estimate"] for _, row in rows],
+                "conf_low": pl.Series([None] * len(rows), dtype=pl.Float64),
+                "conf_high": pl.Series([None] * len(rows), dtype=pl.Float64),
             }
         )
+        if self.intervals is not None:
+            frame = frame.with_columns(self.limits(coefficients=False).get_columns())
+        return frame[_pymer4_order([row for _, row in rows])]
 
     @cached_property
     def appended(self) -> pl.DataFrame:
@@ -164,6 +190,35 @@ class Results:
         outcome = self.estimate.outcome
         text = f"converged: {outcome.converged} (largest gradient {outcome.gradient_norm:.1e})"
         return "\n".join([text, *outcome.notes])
+
+
+def _components(fit: Fit) -> list[tuple[str, dict[str, Any]]]:
+    """pymer4's name of each row of ``varcorr``, and the row."""
+    out = []
+    for row in varcorr(fit).iter_rows(named=True):
+        if row["kind"] == "residual":
+            out.append(("sd__Observation", row))
+        elif row["kind"] == "sd":
+            out.append((f"sd__{row['term']}", row))
+        else:
+            out.append((f"cor__{row['term']}.{row['term2']}", row))
+    return out
+
+
+def _pymer4_order(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Positions of the rows of ``varcorr`` as pymer4 lists them: sds among correlations."""
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+
+    def place(k: int) -> tuple[int, int, int]:
+        row = rows[k]
+        group = groups.index(row["group"])
+        if row["kind"] == "residual":
+            return group, 0, 0
+        of_group = [r["term"] for r in rows if r["group"] == row["group"] and r["kind"] == "sd"]
+        i = of_group.index(row["term"])
+        return group, i, i if row["kind"] == "sd" else of_group.index(row["term2"])
+
+    return sorted(range(len(rows)), key=place)
 
 
 def _linear_statistics(known: Mapping[str, Any]) -> pl.DataFrame:

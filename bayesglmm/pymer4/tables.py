@@ -68,7 +68,12 @@ def _head(family: str | None, link: str, results: Results, decimals: int) -> lis
     """The lines above the table. Whole numbers are truncated, as pymer4 does with int()."""
     row = results.result_fit_stats.row(0, named=True)
     lines = [] if family is None else [f"Family: {family} (link: {link})"]
-    lines += [f"Number of observations: {row['nobs']}", "Confidence intervals: parametric"]
+    lines.append(f"Number of observations: {row['nobs']}")
+    if results.boots is None:
+        lines.append("Confidence intervals: parametric")
+    else:
+        lines.append(f"Confidence intervals: boot {results.conf_type}")
+        lines.append(f"Bootstrap Iterations: {results.boots.outcomes.height}")
     lines.append("-" * 21)
     mixed = bool(results.fit.model.design.random)
     if results.plain and not mixed:
@@ -111,7 +116,11 @@ def _fixed_cells(results: Results, decimals: int) -> list[dict[str, str]]:
 def _random_cells(results: Results, decimals: int) -> list[dict[str, str]]:
     """Standard deviations, then correlations, the residual last."""
     short = {"sd": "sd", "corr": "cor", "residual": "sd"}
-    rows = varcorr(results.fit).iter_rows(named=True)
+    interval = {"conf_low": "", "conf_high": ""}
+    rows = varcorr(results.fit).to_dicts()
+    if results.intervals is not None:
+        found = results.limits(coefficients=False).iter_rows(named=True)
+        rows = [{**row, **bounds} for row, bounds in zip(rows, found, strict=True)]
     cells = []
     for row in sorted(rows, key=lambda r: ("sd", "corr", "residual").index(r["kind"])):
         term = row["term"] or "Observation"
@@ -119,7 +128,10 @@ def _random_cells(results: Results, decimals: int) -> list[dict[str, str]]:
             # pymer4 names only the first of two correlated terms, which is not enough for three.
             term += f", {row['term2']}"
         group = f"{row['group']}-{short[row['kind']]}"
-        cells.append({"rfx": group, "term": term, "estimate": _number(row["estimate"], decimals)})
+        if results.intervals is not None:
+            interval = {name: _number(row[name], decimals) for name in interval}
+        estimate = _number(row["estimate"], decimals)
+        cells.append({"rfx": group, "term": term, "estimate": estimate, **interval})
     return cells
 
 
