@@ -847,7 +847,7 @@ def test_misspelt_keywords() -> None:
     with pytest.raises(OptionError, match="did you mean 'summary'"):
         model.anova(sumary=True)  # type: ignore[call-arg]
     with pytest.raises(AttributeError):
-        model.simulate  # type: ignore[attr-defined]  # noqa: B018
+        model.simulat  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_other_bad_input() -> None:

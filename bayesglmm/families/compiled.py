@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """Compiled log-densities of the common families, with three derivatives in eta.
 
 The records in this package say what a family is, in NumPy; here the pairs of family and link

@@ -157,8 +157,8 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
 
     slots: list[Small] = []
     line_of: dict[int, int] = {}
-    pairs, levels, starts = [], [], []
-    turned, turned_starts = [], []
+    pairs: list[tuple[int, ...]] = []
+    levels, starts, turned, turned_starts = [], [], [], []
     flip = flip_start = 0
     pair_of = np.full((F, F), -1, dtype=np.int64)
     slot_of: dict[tuple[int, int], Small] = {}

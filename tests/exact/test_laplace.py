@@ -269,12 +269,12 @@ def test_profiled_deviance_is_the_dense_one(structure: str, reml: bool, seed: in
     moves = sensitivity(linear, at)
     for j in range(len(theta)):
         step = 1e-5 * np.eye(len(theta))[j]
-        up = penalised_least_squares(linear, theta + step)
-        down = penalised_least_squares(linear, theta - step)
+        above = penalised_least_squares(linear, theta + step)
+        below = penalised_least_squares(linear, theta - step)
         for exact, what in ((moves.beta[j], "beta"), (moves.rss[j], "rss")):
-            change = (getattr(up, what) - getattr(down, what)) / 2e-5
+            change = (getattr(above, what) - getattr(below, what)) / 2e-5
             np.testing.assert_allclose(exact, change, rtol=1e-5, atol=1e-6)
-        change = (up.fixed @ up.fixed.T - down.fixed @ down.fixed.T) / 2e-5
+        change = (above.fixed @ above.fixed.T - below.fixed @ below.fixed.T) / 2e-5
         np.testing.assert_allclose(moves.fixed[j], change, rtol=1e-5, atol=1e-6)
     for sigma in (None, 1.3):
         slopes = []
