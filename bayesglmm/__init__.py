@@ -24,6 +24,8 @@ from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
+from bayesglmm.post.influence import influence
+from bayesglmm.post.leverage import cooks_distance, hatvalues
 from bayesglmm.post.predict import predict
 from bayesglmm.post.residuals import residuals
 from bayesglmm.post.statistics import statistics
@@ -71,11 +73,14 @@ __all__ = [
     "Treatment",
     "coef",
     "compare",
+    "cooks_distance",
     "emmeans",
     "emtrends",
     "fit",
     "glm",
     "glmer",
+    "hatvalues",
+    "influence",
     "list_datasets",
     "lm",
     "lmer",

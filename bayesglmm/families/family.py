@@ -60,6 +60,9 @@ class Family:
         (name, eta, link, y, w, sigma, dims) -> the PyMC likelihood variable.
     draw
         (rng, mu, w, sigma) -> simulated responses, as y is stored (proportions for binomial).
+    log_tails
+        (link, y, w, eta, sigma) -> log P(Y < y), log P(Y = y), log P(Y > y); the second is -inf
+        where the distribution is continuous. A case weight of the Poisson is not part of it.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Family:
     check: Callable[[Array, Array, str], None]
     observed: Callable[..., Any]
     draw: Callable[[np.random.Generator, Array, Array, float], Array]
+    log_tails: Callable[[Link, Array, Array, Array, float], tuple[Array, Array, Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,10 @@ class Likelihood:
     def scale_derivatives(self, eta: Array, sigma: float) -> tuple[Array, Array, Array]:
         """Derivatives in log sigma of the log-density and its first two derivatives."""
         return self.family.scale_derivatives(self.link, self.y, self.w, eta, sigma)
+
+    def log_tails(self, eta: Array, sigma: float = 1.0) -> tuple[Array, Array, Array]:
+        """log P(Y_i < y_i), log P(Y_i = y_i) and log P(Y_i > y_i), each (n,)."""
+        return self.family.log_tails(self.link, self.y, self.w, eta, sigma)
 
     def expected_weights(self, eta: Array, sigma: float = 1.0) -> Array:
         """(n,) Fisher information of eta: w mu'^2 / (V(mu) sigma^2)."""

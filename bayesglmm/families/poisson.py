@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln, xlogy
+from scipy.special import gammaln, pdtr, pdtrc, xlogy
 
 from bayesglmm.errors import DataError
 from bayesglmm.families.family import Array, Family, chain, no_scale
@@ -37,6 +37,16 @@ def _in_mu(y: Array, w: Array, mu: Array) -> tuple[Array, Array, Array]:
         -w * np.where(y > 0, r / mu, 0.0),
         2.0 * w * np.where(y > 0, r / mu**2, 0.0),
     )
+
+
+def _log_tails(
+    link: Link, y: Array, w: Array, eta: Array, sigma: float
+) -> tuple[Array, Array, Array]:
+    mu = link.inverse(eta)
+    with np.errstate(divide="ignore"):
+        below = np.log(np.where(y > 0, pdtr(np.maximum(y - 1.0, 0.0), mu), 0.0))
+        above = np.log(pdtrc(y, mu))
+    return below, _log_density(link, y, np.ones_like(y), eta, sigma), above
 
 
 def _check(y: Array, w: Array, name: str) -> None:
@@ -80,4 +90,5 @@ POISSON = Family(
     check=_check,
     observed=_observed,
     draw=lambda rng, mu, w, sigma: rng.poisson(mu).astype(np.float64),
+    log_tails=_log_tails,
 )

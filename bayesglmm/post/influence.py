@@ -1,0 +1,297 @@
+"""What a fit owes to each group, or to each row: refits without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from bayesglmm.design import Design
+from bayesglmm.design.subset import subset
+from bayesglmm.errors import BayesglmmError, ChoiceError, DataError, check_choice
+from bayesglmm.families import Likelihood, find_family, find_link
+from bayesglmm.laplace import ML, maximum_likelihood
+from bayesglmm.model import check_response
+from bayesglmm.post.tables import varcorr
+from bayesglmm.posterior.ml import MLPosterior
+from bayesglmm.tables.table import Table, table
+from bayesglmm.tables.text import html_note, html_table, text_table
+
+if TYPE_CHECKING:
+    from bayesglmm.fit import Fit
+
+Array = NDArray[np.float64]
+_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """What :func:`influence` returns. D below is the fit without a level (or row).
+
+    Attributes
+    ----------
+    group
+        The factor whose levels were left out one at a time; ``"row"`` for single rows.
+    table
+        A row for each refit: ``level`` (or ``row``: its position in the data), ``n_rows`` left
+        out, ``cooks_distance`` d'V^-1 d / p with d the change of the coefficients and V their
+        covariance in the whole fit, ``covratio`` det V(D) / det V, ``max_dfbetas`` with its
+        ``term``, and a ``note`` where something needs attention. Numbers are null where there
+        was nothing to fit.
+    coefficients
+        ``level|row, term, estimate`` in D, ``dfbeta`` (whole fit minus D) and ``dfbetas`` (in
+        standard errors of D); link scale.
+    components
+        ``level|row, group, term, term2, kind, estimate`` in D, and ``change``, whole fit minus
+        D: sds and correlations as in :func:`varcorr`.
+    failed
+        Number of refits that could not be done, or did not converge.
+    """
+
+    group: str
+    table: Table
+    coefficients: Table
+    components: Table
+    failed: int
+
+    def _rows(self) -> tuple[list[str], list[list[Any]]]:
+        shown = self.table.sort("cooks_distance", descending=True, nulls_last=True).head(_SHOWN)
+        header = [self.table.columns[0], "rows", "Cook's D", "covratio", "max dfbetas", "term"]
+        columns = shown.drop("note").with_columns(pl.nth(0).cast(pl.String))
+        notes = shown["note"].fill_null("").to_list()
+        return [*header, "note"], [
+            [*row[:-1], row[-1] or "", note]
+            for row, note in zip(columns.iter_rows(), notes, strict=True)
+        ]
+
+    def text(self) -> str:
+        """The most influential levels as plain text."""
+        return "\n".join([text_table(*self._rows()), f"  {self._caption()}"])
+
+    def _caption(self) -> str:
+        hidden = self.table.height - _SHOWN
+        return self.table.caption + (f" · the first {_SHOWN} by Cook's D" if hidden > 0 else "")
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return self.text()
+
+    def _repr_html_(self) -> str:
+        return html_table("Influence", *self._rows()) + html_note(self._caption())
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """Numbers of a fit to some of the rows; NaN where there is none."""
+
+    beta: Array
+    vcov: Array
+    components: Array
+    done: bool
+    note: str
+
+
+def influence(fit: Fit, group: str | None = None, *, executor: Executor | None = None) -> Influence:
+    """How much the fit changes when a group, or a row, is left out.
+
+    Every number comes from a complete refit without the rows of one level, by the same method;
+    nothing is approximated. The columns of X stay those of the whole data (bases, centres).
+
+    Parameters
+    ----------
+    group
+        A grouping factor of the model or a column of the data, whose levels are left out one at
+        a time; None leaves out single rows, as many refits as there are rows.
+    executor
+        Of ``concurrent.futures``, to refit in parallel; None refits one after the other.
+
+    Returns
+    -------
+    Influence
+        With a table of Cook's distances, one of the changes of coefficients, and one of those
+        of the variance components. Print it.
+
+    Raises
+    ------
+    ChoiceError
+        For an unknown group, or a fit by NUTS.
+    DataError
+        For a column with missing values, or with one level.
+
+    References
+    ----------
+    Belsley, Kuh and Welsch 1980, doi:10.1002/0471725153; for groups Nieuwenhuis, te Grotenhuis
+    and Pelzer 2012, doi:10.32614/RJ-2012-011. dfbeta has the sign of R's ``dfbeta`` for ``lm``
+    and of influence.ME; lme4's is the opposite. lme4 multiplies Cook's distance by
+    (g - p) / g for g groups.
+
+    Examples
+    --------
+    >>> import bayesglmm as bg
+    >>> fit = bg.lmer("Reaction ~ Days + (1|Subject)", bg.load_dataset("sleepstudy")).fit("reml")
+    >>> found = bg.influence(fit, "Subject").table
+    >>> found.sort("cooks_distance")["level"][-1]
+    '309'
+    """
+    if not isinstance(fit.posterior, MLPosterior):
+        raise ChoiceError(
+            f"influence belongs to a maximum-likelihood fit; this one is {fit.method}. Use "
+            "influence(model.fit(), ...)."
+        )
+    assert isinstance(fit.estimator, ML)
+    design, model = fit.model.design, fit.model
+    label, levels, index = _levels(design, group)
+    work = partial(
+        refit_without,
+        design,
+        model.family.name,
+        model.link.name,
+        replace(fit.estimator, df="asymptotic"),
+        index,
+    )
+    which = range(len(levels))
+    refits = list(
+        _watched(
+            map(work, which) if executor is None else executor.map(work, which),
+            len(levels),
+            f"refits without {label}",
+        )
+    )
+    return _collect(fit, label, levels, np.bincount(index, minlength=len(levels)), refits)
+
+
+def refit_without(
+    design: Design, family: str, link: str, options: ML, index: NDArray[np.intp], level: int
+) -> Refit:
+    """Fit the rows whose level is another; the arguments travel between processes."""
+    p = design.p
+    nothing = Refit(np.full(p, np.nan), np.full((p, p), np.nan), np.zeros(0), False, "")
+    record = find_family(family)
+    try:
+        part = subset(design, index != level)
+        check_response(part, record)
+        likelihood = Likelihood(record, find_link(record, link), part.y, part.weights * part.trials)
+        at = maximum_likelihood(part, likelihood, options)
+    except BayesglmmError as error:
+        return replace(nothing, note=str(error).split("; ")[0])
+    notes = [text.split(". ")[0].rstrip(".") for text in at.outcome.notes]
+    return Refit(at.beta, at.vcov, at.component_values, at.outcome.converged, "; ".join(notes))
+
+
+def _levels(design: Design, group: str | None) -> tuple[str, list[Any], NDArray[np.intp]]:
+    """What the levels are called together, each level, and the level of each row."""
+    if group is None:
+        return "row", design.rows.tolist(), np.arange(design.n)
+    for term in design.random:
+        if term.factor == group:
+            return group, list(term.levels), term.index
+    factors = [t.factor for t in design.random]
+    check_choice("group", group, dict.fromkeys([*factors, *design.data.columns]))
+    column = design.data.get_column(group)
+    if column.null_count():
+        raise DataError(
+            f"group={group!r} is missing in {column.null_count()} of the rows used; give a "
+            "column that is complete"
+        )
+    values = column.unique(maintain_order=True)
+    if len(values) < 2:
+        raise DataError(f"group={group!r} has one level: nothing would be left to fit")
+    place = {value: j for j, value in enumerate(values.to_list())}
+    index = np.array([place[value] for value in column.to_list()], dtype=np.intp)
+    return group, [str(value) for value in place], index
+
+
+def _watched(refits: Iterable[Refit], total: int, what: str) -> Iterator[Refit]:
+    """Pass on the refits, with a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(
+        refits,
+        description=what,
+        total=total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _collect(
+    fit: Fit, label: str, levels: list[Any], n_rows: NDArray[np.intp], refits: list[Refit]
+) -> Influence:
+    assert isinstance(fit.posterior, MLPosterior)
+    whole, names = fit.posterior.estimate, fit.model.design.names
+    p, m = len(names), len(whole.component_values)
+    key = "row" if label == "row" else "level"
+    beta = np.array([r.beta for r in refits]).reshape(-1, p)
+    error = np.sqrt(np.array([np.diag(r.vcov) for r in refits])).reshape(-1, p)
+    dfbeta = whole.beta - beta
+    dfbetas = dfbeta / error
+    solved = np.linalg.solve(whole.vcov, dfbeta.T).T if p else dfbeta
+    cooks = np.einsum("gp,gp->g", dfbeta, solved) / max(p, 1)
+    covratio = np.exp(np.array([_logdet(r.vcov) for r in refits]) - _logdet(whole.vcov))
+    largest = np.argmax(np.nan_to_num(np.abs(dfbetas), nan=-1.0), axis=1) if p else None
+    failed = sum(not r.done for r in refits)
+    method = f"refits without one {'row' if key == 'row' else f'level of {label}'} each"
+    counted = f"{failed} of {len(refits)} not possible or not converged" if failed else "all done"
+    caption = f"Influence: {len(refits)} {method}, {counted} · {fit.method}"
+    rows = np.arange(len(refits))
+    terms = [names[j] for j in largest] if largest is not None else [None] * len(refits)
+    summary = {
+        key: levels,
+        "n_rows": n_rows,
+        "cooks_distance": cooks,
+        "covratio": covratio,
+        "max_dfbetas": dfbetas[rows, largest]
+        if largest is not None
+        else np.full(len(rows), np.nan),
+        "term": [t if r.done else None for t, r in zip(terms, refits, strict=True)],
+        "note": pl.Series([r.note or None for r in refits], dtype=pl.String),
+    }
+    coefficients = {
+        key: [level for level in levels for _ in names],
+        "term": list(names) * len(levels),
+        "estimate": beta.ravel(),
+        "dfbeta": dfbeta.ravel(),
+        "dfbetas": dfbetas.ravel(),
+    }
+    labels = ("group", "term", "term2", "kind")
+    parts = varcorr(fit).select(labels).rows() if m else []
+    values = np.array(
+        [r.components if len(r.components) else np.full(m, np.nan) for r in refits]
+    ).reshape(-1, m)
+    components: dict[str, Any] = {key: [level for level in levels for _ in range(m)]}
+    for k, name in enumerate(labels):
+        text = [part[k] for part in parts] * len(levels)
+        components[name] = pl.Series(text, dtype=pl.String)
+    components |= {"estimate": values.ravel(), "change": (whole.component_values - values).ravel()}
+    scale = f"{fit.model.link.name} scale"
+    return Influence(
+        label,
+        _nulls(summary, caption),
+        _nulls(coefficients, f"Coefficients in {method}, {scale} · {fit.method}"),
+        _nulls(components, f"Variance components in {method} · {fit.method}"),
+        failed,
+    )
+
+
+def _logdet(cov: Array) -> float:
+    return float(np.linalg.slogdet(cov)[1]) if np.all(np.isfinite(cov)) else np.nan
+
+
+def _nulls(columns: dict[str, Any], caption: str) -> Table:
+    """A table with null where a number is missing."""
+    out = {
+        name: pl.Series(v).fill_nan(None) if isinstance(v, np.ndarray) and v.dtype == float else v
+        for name, v in columns.items()
+    }
+    return table(out, caption)
