@@ -22,11 +22,15 @@ from bayesglmm.fit import Fit
 from bayesglmm.laplace import ML
 from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
+from bayesglmm.post.caic import caic
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
+from bayesglmm.post.icc import icc
 from bayesglmm.post.influence import influence
 from bayesglmm.post.leverage import cooks_distance, hatvalues
+from bayesglmm.post.overdispersion import overdispersion
 from bayesglmm.post.predict import predict
+from bayesglmm.post.r2 import r2
 from bayesglmm.post.residuals import residuals
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.summary import summary
@@ -71,6 +75,7 @@ __all__ = [
     "OptionError",
     "StudentT",
     "Treatment",
+    "caic",
     "coef",
     "compare",
     "cooks_distance",
@@ -80,14 +85,17 @@ __all__ = [
     "glm",
     "glmer",
     "hatvalues",
+    "icc",
     "influence",
     "list_datasets",
     "lm",
     "lmer",
     "load_dataset",
     "model",
+    "overdispersion",
     "params",
     "predict",
+    "r2",
     "ranef",
     "residuals",
     "statistics",

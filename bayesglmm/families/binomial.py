@@ -142,4 +142,11 @@ BINOMIAL = Family(
     observed=_observed,
     draw=_draw,
     log_tails=_log_tails,
+    # Of a latent response that is logistic, normal or Gumbel.
+    link_variances={
+        "logit": {"theoretical": lambda mu: np.pi**2 / 3.0},
+        "probit": {"theoretical": lambda mu: 1.0},
+        "cloglog": {"theoretical": lambda mu: np.pi**2 / 6.0},
+    },
+    stein=lambda y, mu: (1.0 - y, mu * (1.0 - mu) * (2.0 * y - 1.0)),
 )

@@ -7,7 +7,7 @@ To add a family, write one such record and list it in `registry.py`; the laws in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,12 @@ class Family:
     log_tails
         (link, y, w, eta, sigma) -> log P(Y < y), log P(Y = y), log P(Y > y); the second is -inf
         where the distribution is continuous. A case weight of the Poisson is not part of it.
+    link_variances
+        By link and name, population mean -> variance of the response on the link scale, where
+        there are better answers than the delta method; the first is the default.
+    stein
+        (y, mu) -> y', c with E[(y - mu) g(y)] = E[c (g(y) - g(y'))] for every function g, one
+        trial a row; None for a family without such an identity.
     """
 
     name: str
@@ -81,6 +87,10 @@ class Family:
     observed: Callable[..., Any]
     draw: Callable[[np.random.Generator, Array, Array, float], Array]
     log_tails: Callable[[Link, Array, Array, Array, float], tuple[Array, Array, Array]]
+    link_variances: Mapping[str, Mapping[str, Callable[[float], float]]] = field(
+        default_factory=dict
+    )
+    stein: Callable[[Array, Array], tuple[Array, Array]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln, pdtr, pdtrc, xlogy
+from scipy.special import gammaln, pdtr, pdtrc, polygamma, xlogy
 
 from bayesglmm.errors import DataError
 from bayesglmm.families.family import Array, Family, chain, no_scale
@@ -91,4 +91,12 @@ POISSON = Family(
     observed=_observed,
     draw=lambda rng, mu, w, sigma: rng.poisson(mu).astype(np.float64),
     log_tails=_log_tails,
+    # Nakagawa, Johnson & Schielzeth 2017, doi:10.1098/rsif.2017.0213, who prefer the trigamma.
+    link_variances={
+        "log": {
+            "trigamma": lambda mu: float(polygamma(1, mu)),
+            "lognormal": lambda mu: float(np.log1p(1.0 / mu)),
+        }
+    },
+    stein=lambda y, mu: (y - 1.0, y),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +17,7 @@ from bayesglmm.errors import BayesglmmError, ChoiceError, DataError, check_choic
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.model import check_response
+from bayesglmm.post.refits import watched
 from bayesglmm.post.tables import varcorr
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
@@ -139,7 +139,7 @@ def influence(fit: Fit, group: str | None = None, *, executor: Executor | None =
     >>> fit = bg.lmer("Reaction ~ Days + (1|Subject)", bg.load_dataset("sleepstudy")).fit("reml")
     >>> found = bg.influence(fit, "Subject").table
     >>> found.sort("cooks_distance")["level"][-1]
-    '309'
+    '335'
     """
     if not isinstance(fit.posterior, MLPosterior):
         raise ChoiceError(
@@ -159,7 +159,7 @@ def influence(fit: Fit, group: str | None = None, *, executor: Executor | None =
     )
     which = range(len(levels))
     refits = list(
-        _watched(
+        watched(
             map(work, which) if executor is None else executor.map(work, which),
             len(levels),
             f"refits without {label}",
@@ -207,22 +207,6 @@ def _levels(design: Design, group: str | None) -> tuple[str, list[Any], NDArray[
     place = {value: j for j, value in enumerate(values.to_list())}
     index = np.array([place[value] for value in column.to_list()], dtype=np.intp)
     return group, [str(value) for value in place], index
-
-
-def _watched(refits: Iterable[Refit], total: int, what: str) -> Iterator[Refit]:
-    """Pass on the refits, with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    yield from track(
-        refits,
-        description=what,
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _collect(

@@ -37,7 +37,7 @@ def hatvalues(fit: Fit) -> Table:
     >>> import bayesglmm as bg
     >>> m = bg.lmer("Reaction ~ Days + (Days|Subject)", bg.load_dataset("sleepstudy"))
     >>> round(bg.hatvalues(m.fit())["hat"].sum(), 3)
-    28.693
+    28.612
     """
     return by_row(fit, {"hat": hat(fit)}, f"Hat values given the variances · {fit.method}")
 

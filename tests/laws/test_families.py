@@ -380,6 +380,20 @@ def test_tails_far_out(family: Family, link: str) -> None:
         assert np.all(above[1:] >= above[:-1] - 1e-12)
 
 
+@pytest.mark.parametrize("family", [f for f in FAMILIES.values() if f.stein], ids=lambda f: f.name)
+@pytest.mark.parametrize("mu", [0.2, 0.7])
+def test_stein_identity(family: Family, mu: float) -> None:
+    """By summation over the support, for a function that no polynomial is."""
+    assert family.stein is not None
+    y = np.arange(2.0 if family.is_probability else 60.0)
+    one = Likelihood(family, LINKS[family.canonical], y, np.ones(len(y)))
+    eta = np.full(len(y), float(one.link.link(np.array(mu))))
+    p = np.exp(one.log_density(eta))
+    other, factor = family.stein(y, np.full(len(y), mu))
+    change = np.where(factor != 0.0, np.sin(y) - np.sin(other), 0.0)
+    assert p @ ((y - mu) * np.sin(y)) == pytest.approx(float(p @ (factor * change)), rel=1e-12)
+
+
 def test_finding_families_and_links() -> None:
     for name, family in FAMILIES.items():
         assert find_family(name) is family
