@@ -33,9 +33,10 @@ def r2(fit: Fit, *, distribution: Distribution = "default", level: float = 0.95)
     Without random effects, by maximum likelihood: ``R2`` and ``R2_adjusted`` of a linear model;
     ``R2_deviance``, 1 - deviance / null deviance, of a generalised one (Cameron and Windmeijer
     1997, doi:10.1016/S0304-4076(96)01818-0), and where a row is one trial or count also
-    ``R2_McFadden`` 1 - l / l0, ``R2_CoxSnell`` 1 - exp(2 (l0 - l) / n), ``R2_Nagelkerke`` (the
-    last over its largest value), and for 0/1 responses ``R2_Tjur``, the difference of the mean
-    fitted probabilities of ones and zeros.
+    ``R2_McFadden`` 1 - l / l0, ``R2_CoxSnell`` 1 - exp(2 (l0 - l) / n), ``R2_Nagelkerke``, the
+    last over 1 - exp(2 l0 / n), and for 0/1 responses ``R2_Tjur``, the difference of the mean
+    fitted probabilities of ones and zeros; l and l0 are log-likelihoods of the fit and of the
+    null model.
 
     By NUTS each is computed draw by draw; without random effects it is ``R2``, the variance of
     the linear predictor over itself plus that of the distribution (Gelman, Goodrich, Gabry and
