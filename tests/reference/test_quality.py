@@ -105,8 +105,8 @@ def test_influence(name: str) -> None:
         wanted = np.array(expected[size])[rows]
         values = found.coefficients[column].to_numpy().reshape(g, p)
         np.testing.assert_allclose(values, wanted, rtol=rtol, atol=rtol * np.abs(wanted).max())
-    for column, wanted in (("cooks_distance", "cooks"), ("covratio", "covratio")):
-        reference = np.array(expected[wanted])[rows]
+    for column, key in (("cooks_distance", "cooks"), ("covratio", "covratio")):
+        reference = np.array(expected[key])[rows]
         np.testing.assert_allclose(found.table[column], reference, rtol=10 * rtol)
     components = np.array(expected["components"])[rows]
     np.testing.assert_allclose(
@@ -135,7 +135,7 @@ def test_r2_and_icc(name: str) -> None:
         np.testing.assert_allclose(found, expected["icc"], rtol=1e-5)
     else:
         for kind in ("trigamma", "lognormal", "delta"):
-            found = bg.r2(fit, distribution=kind)["estimate"]  # type: ignore[arg-type]
+            found = bg.r2(fit, distribution=kind)["estimate"]
             np.testing.assert_allclose(found, expected[kind], rtol=1e-5)
 
 
