@@ -115,10 +115,17 @@ def covariances(design: Design, values: Array) -> list[Array]:
     return out
 
 
+def distribution_variances(model: Model) -> tuple[str, ...]:
+    """Names of the distribution variances that a model has, the default first."""
+    if model.likelihood.is_linear:
+        return ("residual",)
+    return (*model.family.link_variances.get(model.link.name, {}), "delta")
+
+
 def _distribution_variance(model: Model, sigma: Array, kind: str) -> tuple[Array, str]:
     """The variance of the response's distribution on the link scale, and what it is in words."""
     known = model.family.link_variances.get(model.link.name, {})
-    allowed = ("residual",) if model.likelihood.is_linear else (*known, "delta")
+    allowed = distribution_variances(model)
     check_choice("distribution", kind, ("default", *allowed))
     kind = allowed[0] if kind == "default" else kind
     if kind == "residual":
