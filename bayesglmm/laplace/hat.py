@@ -45,7 +45,7 @@ def variance_drift(design: Design, likelihood: Likelihood, at: Estimate) -> floa
     deviance f(theta, y) = N log y'Py + log det, whose derivatives follow from dP = -P dV P. A
     theta on its boundary does not move: there dV is zero. Dense in the number of random effects.
     """
-    w, e = likelihood.w, likelihood.y - at.eta
+    w = likelihood.w
     covariance = covariance_of(design.random)
     lambdas = covariance.lambdas(at.theta)
     units = np.eye(covariance.size)
@@ -75,15 +75,19 @@ def variance_drift(design: Design, likelihood: Likelihood, at: Estimate) -> floa
 
     reml = at.method == "REML"
     N = design.n - design.p if reml else design.n
-    T = Z.T @ (P(Z.toarray()) if reml else V_solve(Z.toarray()))
-    Py = w * e
-    r2 = float((likelihood.y - design.offset) @ Py)
+    K = (M.T @ sparse.diags_array(w) @ Z).toarray()
+    T = (Z.T @ sparse.diags_array(w) @ Z).toarray() - K.T @ cho_solve(factor, K)  # Z'V^-1 Z
+    if reml:  # Z'P Z
+        ZVX = Z.T @ VX
+        T -= ZVX @ cho_solve(fixed, ZVX.T)
+    Py = w * (likelihood.y - at.eta)
+    r2 = N * at.sigma**2  # y'P y
     G = [spread([d @ L.T + L @ d.T for d, L in zip(step, lambdas, strict=True)]) for step in steps]
     ZPy = Z.T @ Py
     a = np.column_stack([Z @ (g @ ZPy) for g in G])  # dV_k P y
     Pa = P(a)
     slope = -(Py @ a)  # d r2 / d theta
-    TG = [T @ g.toarray() for g in G]
+    TG = [T @ g for g in G]
     m = len(G)
     F = np.empty((m, m))
     for k in range(m):
@@ -91,7 +95,7 @@ def variance_drift(design: Design, likelihood: Likelihood, at: Estimate) -> floa
             pair = zip(steps[k], steps[j], strict=True)
             both = spread([c @ d.T + d @ c.T for c, d in pair])
             second = 2.0 * a[:, k] @ Pa[:, j] - ZPy @ (both @ ZPy)
-            logdet = np.sum(T * both.toarray()) - np.sum(TG[k] * TG[j].T)
+            logdet = both.multiply(T).sum() - np.sum(TG[k] * TG[j].T)
             F[k, j] = F[j, k] = N * (second / r2 - slope[k] * slope[j] / r2**2) + logdet
     # d mu_hat / d theta_k = W^-1 P a_k, and the mixed derivative of f in theta_l and y.
     moved = Pa / w[:, None]

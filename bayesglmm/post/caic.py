@@ -15,7 +15,7 @@ from bayesglmm.errors import ChoiceError, check_choice
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.hat import hat_diagonal, variance_drift
-from bayesglmm.post.refits import watched
+from bayesglmm.post.refits import refits
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
 
@@ -121,8 +121,7 @@ def _by_refits(fit: Fit, executor: Executor | None) -> float:
     changed, factor = model.family.stein(y, mu)
     rows = np.flatnonzero(factor != 0.0)
     work = partial(eta_with, design, model.family.name, model.link.name, fit.estimator, changed)
-    refits = map(work, rows) if executor is None else executor.map(work, rows)
-    moved = np.array(list(watched(refits, len(rows), "refits with one response changed")))
+    moved = np.array(refits(work, rows.tolist(), executor, "refits with one response changed"))
     return float(np.sum(factor[rows] * (eta[rows] - moved)))
 
 

@@ -17,8 +17,8 @@ from bayesglmm.errors import BayesglmmError, ChoiceError, DataError, check_choic
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.model import check_response
-from bayesglmm.post.refits import watched
-from bayesglmm.post.tables import varcorr
+from bayesglmm.post.refits import refits
+from bayesglmm.post.tables import scale, varcorr
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
 from bayesglmm.tables.text import html_note, html_table, text_table
@@ -69,6 +69,12 @@ class Influence:
             [*row[:-1], row[-1] or "", note]
             for row, note in zip(columns.iter_rows(), notes, strict=True)
         ]
+
+    def plot(self) -> Any:
+        """Cook's distances and dfbetas of every level; returns a matplotlib Figure."""
+        from bayesglmm.plots.influence import plot_influence
+
+        return plot_influence(self)
 
     def text(self) -> str:
         """The most influential levels as plain text."""
@@ -148,7 +154,8 @@ def influence(fit: Fit, group: str | None = None, *, executor: Executor | None =
         )
     assert isinstance(fit.estimator, ML)
     design, model = fit.model.design, fit.model
-    label, levels, index = _levels(design, group)
+    levels, index = _levels(design, group)
+    label, key = ("row", "row") if group is None else (group, "level")
     work = partial(
         refit_without,
         design,
@@ -157,15 +164,37 @@ def influence(fit: Fit, group: str | None = None, *, executor: Executor | None =
         replace(fit.estimator, df="asymptotic"),
         index,
     )
-    which = range(len(levels))
-    refits = list(
-        watched(
-            map(work, which) if executor is None else executor.map(work, which),
-            len(levels),
-            f"refits without {label}",
-        )
+    found = refits(work, range(len(levels)), executor, f"refits without {label}")
+    beta = np.array([r.beta for r in found])
+    dfbeta = fit.posterior.estimate.beta - beta
+    dfbetas = dfbeta / np.sqrt(np.array([np.diag(r.vcov) for r in found]))
+    failed = sum(not r.done for r in found)
+    counted = f"{failed} of {len(found)} not possible or not converged" if failed else "all done"
+    method = f"refits without one {label if group is None else f'level of {label}'} each"
+    n_rows = np.bincount(index, minlength=len(levels))
+    coefficients = {
+        "term": list(design.names) * len(levels),
+        "estimate": beta.ravel(),
+        "dfbeta": dfbeta.ravel(),
+        "dfbetas": dfbetas.ravel(),
+    }
+    components = _components(fit, found)
+    return Influence(
+        label,
+        _nulls(
+            {key: levels, "n_rows": n_rows, **_summary(fit, design.names, found, dfbeta, dfbetas)},
+            f"Influence: {len(found)} {method}, {counted} · {fit.method}",
+        ),
+        _nulls(
+            {key: _repeated(levels, design.p), **coefficients},
+            f"Coefficients in {method}, {scale(fit)} · {fit.method}",
+        ),
+        _nulls(
+            {key: _repeated(levels, len(components["kind"]) // len(levels)), **components},
+            f"Variance components in {method} · {fit.method}",
+        ),
+        failed,
     )
-    return _collect(fit, label, levels, np.bincount(index, minlength=len(levels)), refits)
 
 
 def refit_without(
@@ -180,19 +209,19 @@ def refit_without(
         check_response(part, record)
         likelihood = Likelihood(record, find_link(record, link), part.y, part.weights * part.trials)
         at = maximum_likelihood(part, likelihood, options)
-    except BayesglmmError as error:
+    except (BayesglmmError, np.linalg.LinAlgError) as error:
         return replace(nothing, note=str(error).split("; ")[0])
-    notes = [text.split(". ")[0].rstrip(".") for text in at.outcome.notes]
+    notes = [text.split(": ")[0].split(". ")[0] for text in at.outcome.notes]
     return Refit(at.beta, at.vcov, at.component_values, at.outcome.converged, "; ".join(notes))
 
 
-def _levels(design: Design, group: str | None) -> tuple[str, list[Any], NDArray[np.intp]]:
-    """What the levels are called together, each level, and the level of each row."""
+def _levels(design: Design, group: str | None) -> tuple[list[Any], NDArray[np.intp]]:
+    """The levels, and the place among them of each row."""
     if group is None:
-        return "row", design.rows.tolist(), np.arange(design.n)
+        return design.rows.tolist(), np.arange(design.n)
     for term in design.random:
         if term.factor == group:
-            return group, list(term.levels), term.index
+            return list(term.levels), term.index
     factors = [t.factor for t in design.random]
     check_choice("group", group, dict.fromkeys([*factors, *design.data.columns]))
     column = design.data.get_column(group)
@@ -206,66 +235,55 @@ def _levels(design: Design, group: str | None) -> tuple[str, list[Any], NDArray[
         raise DataError(f"group={group!r} has one level: nothing would be left to fit")
     place = {value: j for j, value in enumerate(values.to_list())}
     index = np.array([place[value] for value in column.to_list()], dtype=np.intp)
-    return group, [str(value) for value in place], index
+    return [str(value) for value in place], index
 
 
-def _collect(
-    fit: Fit, label: str, levels: list[Any], n_rows: NDArray[np.intp], refits: list[Refit]
-) -> Influence:
-    assert isinstance(fit.posterior, MLPosterior)
-    whole, names = fit.posterior.estimate, fit.model.design.names
-    p, m = len(names), len(whole.component_values)
-    key = "row" if label == "row" else "level"
-    beta = np.array([r.beta for r in refits]).reshape(-1, p)
-    error = np.sqrt(np.array([np.diag(r.vcov) for r in refits])).reshape(-1, p)
-    dfbeta = whole.beta - beta
-    dfbetas = dfbeta / error
-    solved = np.linalg.solve(whole.vcov, dfbeta.T).T if p else dfbeta
-    cooks = np.einsum("gp,gp->g", dfbeta, solved) / max(p, 1)
-    covratio = np.exp(np.array([_logdet(r.vcov) for r in refits]) - _logdet(whole.vcov))
-    largest = np.argmax(np.nan_to_num(np.abs(dfbetas), nan=-1.0), axis=1) if p else None
-    failed = sum(not r.done for r in refits)
-    method = f"refits without one {'row' if key == 'row' else f'level of {label}'} each"
-    counted = f"{failed} of {len(refits)} not possible or not converged" if failed else "all done"
-    caption = f"Influence: {len(refits)} {method}, {counted} · {fit.method}"
-    rows = np.arange(len(refits))
-    terms = [names[j] for j in largest] if largest is not None else [None] * len(refits)
-    summary = {
-        key: levels,
-        "n_rows": n_rows,
+def _repeated(levels: list[Any], times: int) -> list[Any]:
+    return [level for level in levels for _ in range(times)]
+
+
+def _summary(
+    fit: Fit, names: tuple[str, ...], found: list[Refit], dfbeta: Array, dfbetas: Array
+) -> dict[str, Any]:
+    vcov = fit.vcov
+    cooks = np.einsum("gp,pq,gq->g", dfbeta, _inverse(vcov), dfbeta) / max(len(names), 1)
+    covratio = np.exp(np.array([_logdet(r.vcov) for r in found]) - _logdet(vcov))
+    largest, where = np.full(len(found), np.nan), [None] * len(found)
+    if names:
+        column = np.argmax(np.nan_to_num(np.abs(dfbetas), nan=-1.0), axis=1)
+        largest = dfbetas[np.arange(len(found)), column]
+        where = [names[j] if np.isfinite(v) else None for j, v in zip(column, largest, strict=True)]
+    return {
         "cooks_distance": cooks,
         "covratio": covratio,
-        "max_dfbetas": dfbetas[rows, largest]
-        if largest is not None
-        else np.full(len(rows), np.nan),
-        "term": [t if r.done else None for t, r in zip(terms, refits, strict=True)],
-        "note": pl.Series([r.note or None for r in refits], dtype=pl.String),
+        "max_dfbetas": largest,
+        "term": pl.Series(where, dtype=pl.String),
+        "note": pl.Series([r.note or None for r in found], dtype=pl.String),
     }
-    coefficients = {
-        key: [level for level in levels for _ in names],
-        "term": list(names) * len(levels),
-        "estimate": beta.ravel(),
-        "dfbeta": dfbeta.ravel(),
-        "dfbetas": dfbetas.ravel(),
-    }
+
+
+def _components(fit: Fit, found: list[Refit]) -> dict[str, Any]:
+    """A row for each sd and correlation in each refit; none for a glm without a scale."""
+    assert isinstance(fit.posterior, MLPosterior)
+    whole = fit.posterior.estimate.component_values
+    m = len(whole)
     labels = ("group", "term", "term2", "kind")
     parts = varcorr(fit).select(labels).rows() if m else []
-    values = np.array(
-        [r.components if len(r.components) else np.full(m, np.nan) for r in refits]
-    ).reshape(-1, m)
-    components: dict[str, Any] = {key: [level for level in levels for _ in range(m)]}
-    for k, name in enumerate(labels):
-        text = [part[k] for part in parts] * len(levels)
-        components[name] = pl.Series(text, dtype=pl.String)
-    components |= {"estimate": values.ravel(), "change": (whole.component_values - values).ravel()}
-    scale = f"{fit.model.link.name} scale"
-    return Influence(
-        label,
-        _nulls(summary, caption),
-        _nulls(coefficients, f"Coefficients in {method}, {scale} · {fit.method}"),
-        _nulls(components, f"Variance components in {method} · {fit.method}"),
-        failed,
-    )
+    values = np.array([r.components if r.components.size else np.full(m, np.nan) for r in found])
+    text = {
+        name: pl.Series([part[k] for part in parts] * len(found), dtype=pl.String)
+        for k, name in enumerate(labels)
+    }
+    return {**text, "estimate": values.ravel(), "change": (whole - values).ravel()}
+
+
+def _inverse(cov: Array) -> Array:
+    """The inverse; NaN of a separated fit, which has none."""
+    sd = np.sqrt(np.diag(cov))
+    try:
+        return np.asarray(np.linalg.inv(cov / np.outer(sd, sd)) / np.outer(sd, sd))
+    except np.linalg.LinAlgError:
+        return np.full_like(cov, np.nan)
 
 
 def _logdet(cov: Array) -> float:

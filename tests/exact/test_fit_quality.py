@@ -229,6 +229,8 @@ def test_influence_of_rows_on_a_linear_model_is_the_closed_form() -> None:
     t = fit.residuals("studentised")["residual"].drop_nulls().to_numpy()
     covratio = 1 / ((1 - h.drop_nulls().to_numpy()) * ((n - p - 1 + t**2) / (n - p)) ** p)
     np.testing.assert_allclose(found.table["covratio"], covratio, rtol=1e-7)
+    named = bg.lm("mpg ~ wt", cars.with_columns(row=pl.col("cyl"))).fit().influence("row")
+    assert named.table["level"].to_list() == ["6", "4", "8"]
     assert found.failed == 0 and found.components["kind"].unique().to_list() == ["residual"]
 
 
@@ -270,6 +272,11 @@ def test_groups_without_which_nothing_can_be_fitted() -> None:
     assert found.table["cooks_distance"].null_count() == 1
     assert found.coefficients.filter(level="g3")["dfbetas"].null_count() == 3
     assert "z cannot be estimated" in str(fit.influence("g").text())
+    figure = found.plot()  # Cook's distance and a panel for each coefficient
+    assert [a.get_ylabel() for a in figure.axes][1:] == [
+        f"dfbetas\n{name}" for name in fit.model.design.names
+    ]
+    assert all(len(axis.lines[0].get_xdata()) == 7 for axis in figure.axes)
     rest = fit.influence("part")
     notes = dict(rest.table.select("level", "note").iter_rows())
     assert "one level left" in notes["rest"] and rest.failed == 1
