@@ -21,6 +21,8 @@ def hatvalues(fit: Fit) -> Table:
     lme4. The sum is the effective number of parameters given the variance parameters. For
     generalised mixed models lme4 puts the prior weights in the place of w, which does not lead
     to the hat values of ``glm`` as the random effects vanish; these do.
+    With a link that is not canonical w is the observed information, as in the Laplace
+    approximation, and may be negative in rows whose log-density is not concave.
 
     Returns
     -------

@@ -198,7 +198,9 @@ def _studentised(fit: Fit) -> Array:
     if fit.model.family.has_scale and not design.random:
         rest = np.sum(d**2) - own
         scale = np.sqrt(np.maximum(rest, 0.0) / (design.n - design.p - 1))
-    both = np.sign(d) * np.sqrt(d**2 + _over((1.0 - free) * r**2, free))
+    # A hat value is negative where the log-density is not concave (some links that are not
+    # canonical); the root then stops at zero.
+    both = np.sign(d) * np.sqrt(np.maximum(d**2 + _over((1.0 - free) * r**2, free), 0.0))
     return _over(both, np.broadcast_to(scale, both.shape))
 
 
