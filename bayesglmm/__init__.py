@@ -24,12 +24,18 @@ from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.anova import anova, drop1
 from bayesglmm.post.bootstrap import bootstrap
+from bayesglmm.post.caic import caic
 from bayesglmm.post.collinearity import vif
 from bayesglmm.post.compare import compare
 from bayesglmm.post.emmeans import emmeans, emtrends
+from bayesglmm.post.icc import icc
+from bayesglmm.post.influence import influence
+from bayesglmm.post.leverage import cooks_distance, hatvalues
 from bayesglmm.post.linear_hypothesis import wald_test
+from bayesglmm.post.overdispersion import overdispersion
 from bayesglmm.post.parameters import param_values
 from bayesglmm.post.predict import predict
+from bayesglmm.post.r2 import r2
 from bayesglmm.post.refit import refit
 from bayesglmm.post.residuals import residuals
 from bayesglmm.post.simulate import simulate, simulate_new
@@ -78,22 +84,29 @@ __all__ = [
     "Treatment",
     "anova",
     "bootstrap",
+    "caic",
     "coef",
     "compare",
+    "cooks_distance",
     "drop1",
     "emmeans",
     "emtrends",
     "fit",
     "glm",
     "glmer",
+    "hatvalues",
+    "icc",
+    "influence",
     "list_datasets",
     "lm",
     "lmer",
     "load_dataset",
     "model",
+    "overdispersion",
     "param_values",
     "params",
     "predict",
+    "r2",
     "ranef",
     "refit",
     "residuals",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,13 +17,14 @@ from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
     from bayesglmm.post.bootstrap import Bootstrap
     from bayesglmm.post.emmeans import Means
+    from bayesglmm.post.influence import Influence
+    from bayesglmm.post.residuals import Type
     from bayesglmm.post.summary import Summary
+    from bayesglmm.post.variances import Distribution
     from bayesglmm.tables.table import Table
 
 
@@ -203,6 +205,36 @@ class Fit:
             progress=progress,
             re=re,
         )
+
+    def residuals(
+        self,
+        type: Type = "pearson",
+        *,
+        scale: Literal["none", "sigma", "leverage"] = "none",
+        seed: int = 0,
+    ) -> Table:
+        """Residuals of every row of the data; see :func:`bayesglmm.residuals`."""
+        from bayesglmm.post.residuals import residuals
+
+        return residuals(self, type, scale=scale, seed=seed)
+
+    def influence(self, group: str | None = None, *, executor: Executor | None = None) -> Influence:
+        """Refits without each group, or each row; see :func:`bayesglmm.influence`."""
+        from bayesglmm.post.influence import influence
+
+        return influence(self, group, executor=executor)
+
+    def r2(self, *, distribution: Distribution = "default", level: float = 0.95) -> Table:
+        """Marginal and conditional R²; see :func:`bayesglmm.r2`."""
+        from bayesglmm.post.r2 import r2
+
+        return r2(self, distribution=distribution, level=level)
+
+    def icc(self, *, distribution: Distribution = "default", level: float = 0.95) -> Table:
+        """Intraclass correlations; see :func:`bayesglmm.icc`."""
+        from bayesglmm.post.icc import icc
+
+        return icc(self, distribution=distribution, level=level)
 
     @property
     def loglik(self) -> float:

@@ -204,10 +204,10 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         ("nagq", "g (1", "h (1", "nagq=1"),
     ),
     (
-        "nagq slope",
-        f("n ~ x + (x|g)", "ml", "poisson", nagq=5),
+        "nagq slopes",
+        f("n ~ x + (x + I(x^2) + I(x^3)|g)", "ml", "poisson", nagq=5),
         bg.ChoiceError,
-        ("nagq", "2 column", "nagq=1"),
+        ("nagq", "4 column", "three columns", "nagq=1"),
     ),
     ("nagq lmm", f("y ~ x + (1|g)", "ml", nagq=5), bg.ChoiceError, ("nagq", "exact", "nagq=1")),
     ("nagq glm", f("n ~ x", "ml", "poisson", nagq=5), bg.ChoiceError, ("nagq", "nagq=1")),

@@ -311,6 +311,17 @@ def test_lmer_is_reml_with_satterthwaite_df(sleep: lmer) -> None:
     assert stats["sigma"].item() == pytest.approx(r["sigma"], rel=1e-6)
     assert stats["df_residual"].item() == r["df_residual"]
     assert sleep.nobs == 180
+    assert (
+        stats.columns
+        == (
+            "AIC AICc BIC ICC R2_conditional R2_marginal REMLcrit RMSE Sigma df_residual logLik "
+            "nobs sigma"
+        ).split()
+    )
+    # performance::model_performance of the same fit
+    for name, value in (("ICC", 0.721658), ("R2_conditional", 0.799219), ("R2_marginal", 0.278652)):
+        assert stats[name].item() == pytest.approx(value, abs=1e-6)
+    assert stats["RMSE"].item() == pytest.approx(23.438047, abs=1e-4)
 
 
 def test_lmer_effects_of_levels(sleep: lmer) -> None:

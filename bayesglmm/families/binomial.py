@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln, xlogy
+from scipy.special import bdtrc, gammaln, xlogy
 
 from bayesglmm.errors import DataError
 from bayesglmm.families.family import Array, Family, no_scale
@@ -43,6 +43,25 @@ def _unit_deviance(y: Array, mu: Array) -> Array:
     return np.asarray(
         2.0 * (xlogy(y, y) - xlogy(y, mu) + xlogy(1 - y, 1 - y) - xlogy(1 - y, 1 - mu))
     )
+
+
+def _log_tails(
+    link: Link, y: Array, w: Array, eta: Array, sigma: float
+) -> tuple[Array, Array, Array]:
+    trials = np.round(w)
+    successes = np.round(w * y)
+    failures = trials - successes
+    # Fewer successes are more failures: so both tails are small where they are computed.
+    p, q = np.exp(link.log_probability(eta)[0]), np.exp(link.log_complement(eta)[0])
+    with np.errstate(divide="ignore"):
+        below = np.log(np.where(successes > 0, _more(failures, trials, q), 0.0))
+        above = np.log(np.where(failures > 0, _more(successes, trials, p), 0.0))
+    return below, _log_density(link, y, w, eta, sigma), above
+
+
+def _more(k: Array, n: Array, p: Array) -> Array:
+    """P(K > k) for K ~ Binomial(n, p)."""
+    return np.asarray(bdtrc(k, n.astype(np.int64), np.clip(p, 0.0, 1.0)))
 
 
 def _check_trials(w: Array, name: str) -> None:
@@ -128,4 +147,12 @@ BINOMIAL = Family(
     observed=_observed,
     draw=_draw,
     whole=True,
+    log_tails=_log_tails,
+    # Of a latent response that is logistic, normal or Gumbel.
+    link_variances={
+        "logit": {"theoretical": lambda mu: np.pi**2 / 3.0},
+        "probit": {"theoretical": lambda mu: 1.0},
+        "cloglog": {"theoretical": lambda mu: np.pi**2 / 6.0},
+    },
+    stein=lambda y, mu: (1.0 - y, mu * (1.0 - mu) * (2.0 * y - 1.0)),
 )

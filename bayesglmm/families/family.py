@@ -7,7 +7,7 @@ To add a family, write one such record and list it in `registry.py`; the laws in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,15 @@ class Family:
         (name, eta, link, y, w, sigma, dims) -> the PyMC likelihood variable.
     draw
         (rng, mu, w, sigma) -> simulated responses, as y is stored (proportions for binomial).
+    log_tails
+        (link, y, w, eta, sigma) -> log P(Y < y), log P(Y = y), log P(Y > y); the second is -inf
+        where the distribution is continuous. A case weight of the Poisson is not part of it.
+    link_variances
+        By link and name, population mean -> variance of the response on the link scale, where
+        there are better answers than the delta method; the first is the default.
+    stein
+        (y, mu) -> y', c with E[(y - mu) g(y)] = E[c (g(y) - g(y'))] for every function g, one
+        trial a row; None for a family without such an identity.
     whole
         Whether responses are whole numbers (of events, or of successes).
     """
@@ -79,7 +88,12 @@ class Family:
     check: Callable[[Array, Array, str], None]
     observed: Callable[..., Any]
     draw: Callable[[np.random.Generator, Array, Array, float], Array]
+    log_tails: Callable[[Link, Array, Array, Array, float], tuple[Array, Array, Array]]
     whole: bool = False
+    link_variances: Mapping[str, Mapping[str, Callable[[float], float]]] = field(
+        default_factory=dict
+    )
+    stein: Callable[[Array, Array], tuple[Array, Array]] | None = None
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         """Pickle by name: its functions cannot travel, and need not."""
@@ -134,6 +148,10 @@ class Likelihood:
     def scale_derivatives(self, eta: Array, sigma: float) -> tuple[Array, Array, Array]:
         """Derivatives in log sigma of the log-density and its first two derivatives."""
         return self.family.scale_derivatives(self.link, self.y, self.w, eta, sigma)
+
+    def log_tails(self, eta: Array, sigma: float = 1.0) -> tuple[Array, Array, Array]:
+        """log P(Y_i < y_i), log P(Y_i = y_i) and log P(Y_i > y_i), each (n,)."""
+        return self.family.log_tails(self.link, self.y, self.w, eta, sigma)
 
     def expected_weights(self, eta: Array, sigma: float = 1.0) -> Array:
         """(n,) Fisher information of eta: w mu'^2 / (V(mu) sigma^2)."""

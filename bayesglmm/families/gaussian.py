@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from bayesglmm.families.family import Array, Family, chain
 from bayesglmm.families.links import Link
@@ -33,6 +34,13 @@ def _scale_derivatives(
     first, second, _ = _derivatives(link, y, w, eta, sigma)
     z = (y - link.inverse(eta)) / sigma
     return w * z * z - 1.0, -2.0 * first, -2.0 * second
+
+
+def _log_tails(
+    link: Link, y: Array, w: Array, eta: Array, sigma: float
+) -> tuple[Array, Array, Array]:
+    z = (y - link.inverse(eta)) * np.sqrt(w) / sigma
+    return log_ndtr(z), np.full_like(z, -np.inf), log_ndtr(-z)
 
 
 def _check(y: Array, w: Array, name: str) -> None:
@@ -64,4 +72,5 @@ GAUSSIAN = Family(
     check=_check,
     observed=_observed,
     draw=lambda rng, mu, w, sigma: rng.normal(mu, sigma / np.sqrt(w)),
+    log_tails=_log_tails,
 )

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln, xlogy
+from scipy.special import gammaln, pdtr, pdtrc, polygamma, xlogy
 
 from bayesglmm.errors import DataError
 from bayesglmm.families.family import Array, Family, chain, no_scale
@@ -37,6 +37,16 @@ def _in_mu(y: Array, w: Array, mu: Array) -> tuple[Array, Array, Array]:
         -w * np.where(y > 0, r / mu, 0.0),
         2.0 * w * np.where(y > 0, r / mu**2, 0.0),
     )
+
+
+def _log_tails(
+    link: Link, y: Array, w: Array, eta: Array, sigma: float
+) -> tuple[Array, Array, Array]:
+    mu = link.inverse(eta)
+    with np.errstate(divide="ignore"):
+        below = np.log(np.where(y > 0, pdtr(np.maximum(y - 1.0, 0.0), mu), 0.0))
+        above = np.log(pdtrc(y, mu))
+    return below, _log_density(link, y, np.ones_like(y), eta, sigma), above
 
 
 def _check(y: Array, w: Array, name: str) -> None:
@@ -81,4 +91,13 @@ POISSON = Family(
     observed=_observed,
     draw=lambda rng, mu, w, sigma: rng.poisson(mu).astype(np.float64),
     whole=True,
+    log_tails=_log_tails,
+    # Nakagawa, Johnson & Schielzeth 2017, doi:10.1098/rsif.2017.0213, who prefer the trigamma.
+    link_variances={
+        "log": {
+            "trigamma": lambda mu: float(polygamma(1, mu)),
+            "lognormal": lambda mu: float(np.log1p(1.0 / mu)),
+        }
+    },
+    stein=lambda y, mu: (y - 1.0, y),
 )

@@ -130,7 +130,11 @@ class Model(Columns):
 
     @property
     def result_fit_stats(self) -> pl.DataFrame:
-        """Log-likelihood, AIC, BIC, deviance and the like; one row."""
+        """Log-likelihood, AIC, BIC, deviance and the like; one row.
+
+        With random effects also ``R2_marginal, R2_conditional, ICC`` (adjusted), ``RMSE`` and
+        ``Sigma``, which pymer4 takes from R's performance package; see :func:`bayesglmm.r2`.
+        """
         return self._done("result_fit_stats").result_fit_stats
 
     @property

@@ -15,8 +15,10 @@ from bayesglmm.fit import Fit
 from bayesglmm.post import emmeans as marginal
 from bayesglmm.post.bootstrap import Bootstrap
 from bayesglmm.post.predict import predict
+from bayesglmm.post.residuals import residuals
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.tables import coef, params, ranef, varcorr
+from bayesglmm.post.variances import distribution_variances, variances
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
 
@@ -110,6 +112,30 @@ class Results:
     @cached_property
     def result_fit_stats(self) -> pl.DataFrame:
         """One row of fit statistics; see the model's attribute of that name."""
+        if not self.fit.model.design.random:
+            return self.basic_statistics
+        row = {**self.basic_statistics.row(0, named=True), **self._performance()}
+        return pl.DataFrame([{name: row[name] for name in sorted(row)}])
+
+    def _performance(self) -> dict[str, Any]:
+        """What pymer4 takes from the performance package: R2, ICC, RMSE, Sigma."""
+        model = self.fit.model
+        # performance's default for counts; elsewhere there is no such variance.
+        lognormal = "lognormal" in distribution_variances(model)
+        parts = variances(self.fit, "lognormal" if lognormal else "default")
+        adjusted = parts.between + parts.within
+        error = residuals(self.fit, "response")["residual"].drop_nulls()
+        return {
+            "ICC": (parts.between / adjusted).item(),
+            "R2_conditional": ((parts.fixed + parts.between) / (parts.fixed + adjusted)).item(),
+            "R2_marginal": (parts.fixed / (parts.fixed + adjusted)).item(),
+            "RMSE": float(np.sqrt(np.mean(error.to_numpy() ** 2))),
+            "Sigma": self.estimate.sigma,
+        }
+
+    @cached_property
+    def basic_statistics(self) -> pl.DataFrame:
+        """What the fit itself says: log-likelihood and the like."""
         known = statistics(self.fit).row(0, named=True)
         if self.fit.model.design.random:
             return self._mixed_statistics(known)

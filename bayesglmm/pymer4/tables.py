@@ -66,7 +66,7 @@ def _number(value: float | None, decimals: int) -> str:
 
 def _head(family: str | None, link: str, results: Results, decimals: int) -> list[str]:
     """The lines above the table. Whole numbers are truncated, as pymer4 does with int()."""
-    row = results.result_fit_stats.row(0, named=True)
+    row = results.basic_statistics.row(0, named=True)
     lines = [] if family is None else [f"Family: {family} (link: {link})"]
     lines.append(f"Number of observations: {row['nobs']}")
     if results.boots is None:
@@ -245,7 +245,7 @@ def summary_text(kind: str, formula: str, results: Results) -> Text:
     if not model.design.random:
         lines = [f"Call: {kind}({formula}{'' if results.plain else outside})", "", "Coefficients:"]
         lines += [*_coefficients(results), ""]
-        row = results.result_fit_stats.row(0, named=True)
+        row = results.basic_statistics.row(0, named=True)
         if results.plain:
             rest = row["df_residual"]
             lines.append(

@@ -343,6 +343,57 @@ def test_deviance_and_draws(family: Family, link: str) -> None:
     assert draws.var() == pytest.approx(spread, rel=0.05)
 
 
+@pytest.mark.parametrize(("family", "link"), PAIRS, ids=IDS)
+def test_tails(family: Family, link: str) -> None:
+    """Below, at and above make one; each is scipy's; what is at y is the density, or nothing."""
+    sigma = 0.7 if family.has_scale else 1.0
+    for likelihood, eta in likelihoods(family, link):
+        y, w, mu = likelihood.y, likelihood.w, LINKS[link].inverse(eta)
+        below, at, above = (np.exp(v) for v in likelihood.log_tails(eta, sigma))
+        np.testing.assert_allclose(below + at + above, 1.0, rtol=1e-12)
+        if family.name == "gaussian":
+            known = stats.norm(mu, sigma / np.sqrt(w))
+            expected = known.cdf(y), np.zeros_like(y), known.sf(y)
+        elif family.name == "poisson":
+            known = stats.poisson(mu)
+            expected = known.cdf(y - 1), known.pmf(y), known.sf(y)
+        else:
+            known, k = stats.binom(w, mu), np.round(w * y)
+            expected = known.cdf(k - 1), known.pmf(k), known.sf(k)
+        for value, wanted in zip((below, at, above), expected, strict=True):
+            np.testing.assert_allclose(value, wanted, rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize(("family", "link"), PAIRS, ids=IDS)
+def test_tails_far_out(family: Family, link: str) -> None:
+    """No nan and no warning where the mean is possible; the probability below falls with eta."""
+    for y in (0.0, 1.0):
+        likelihood = Likelihood(family, LINKS[link], np.full(7, y), np.ones(7))
+        with np.errstate(all="raise", under="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            inside = np.isfinite(likelihood.log_density(EXTREMES, 1.0))
+            at = Likelihood(family, LINKS[link], likelihood.y[inside], likelihood.w[inside])
+            below, here, above = at.log_tails(EXTREMES[inside], 1.0)
+        for value in (below, here, above):
+            assert not np.any(np.isnan(value)) and np.all(value <= 1e-12)
+        assert np.all(below[1:] <= below[:-1] + 1e-12)
+        assert np.all(above[1:] >= above[:-1] - 1e-12)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES.values() if f.stein], ids=lambda f: f.name)
+@pytest.mark.parametrize("mu", [0.2, 0.7])
+def test_stein_identity(family: Family, mu: float) -> None:
+    """By summation over the support, for a function that no polynomial is."""
+    assert family.stein is not None
+    y = np.arange(2.0 if family.is_probability else 60.0)
+    one = Likelihood(family, LINKS[family.canonical], y, np.ones(len(y)))
+    eta = np.full(len(y), float(one.link.link(np.array(mu))))
+    p = np.exp(one.log_density(eta))
+    other, factor = family.stein(y, np.full(len(y), mu))
+    change = np.where(factor != 0.0, np.sin(y) - np.sin(other), 0.0)
+    assert p @ ((y - mu) * np.sin(y)) == pytest.approx(float(p @ (factor * change)), rel=1e-12)
+
+
 def test_finding_families_and_links() -> None:
     for name, family in FAMILIES.items():
         assert find_family(name) is family
