@@ -23,8 +23,10 @@ from bayesglmm.laplace import ML
 from bayesglmm.model import Model, fit
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.compare import compare
+from bayesglmm.post.confint import confint
 from bayesglmm.post.emmeans import emmeans, emtrends
 from bayesglmm.post.predict import predict
+from bayesglmm.post.profile import profile
 from bayesglmm.post.residuals import residuals
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.summary import summary
@@ -71,6 +73,7 @@ __all__ = [
     "Treatment",
     "coef",
     "compare",
+    "confint",
     "emmeans",
     "emtrends",
     "fit",
@@ -83,6 +86,7 @@ __all__ = [
     "model",
     "params",
     "predict",
+    "profile",
     "ranef",
     "residuals",
     "statistics",

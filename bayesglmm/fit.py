@@ -17,7 +17,9 @@ from bayesglmm.posterior.sampled import SampledPosterior
 if TYPE_CHECKING:
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
+    from bayesglmm.post.confint import Method
     from bayesglmm.post.emmeans import Means
+    from bayesglmm.post.profile import Profile
     from bayesglmm.post.summary import Summary
     from bayesglmm.tables.table import Table
 
@@ -121,6 +123,26 @@ class Fit:
         from bayesglmm.post.predict import predict
 
         return predict(self, newdata, type=type, re=re, level=level)
+
+    def confint(
+        self,
+        method: Method = "default",
+        *,
+        level: float = 0.95,
+        which: str | Sequence[str] | None = None,
+        nsim: int = 1000,
+        seed: int | None = None,
+    ) -> Table:
+        """Intervals of every parameter; see :func:`bayesglmm.confint`."""
+        from bayesglmm.post.confint import confint
+
+        return confint(self, method, level=level, which=which, nsim=nsim, seed=seed)
+
+    def profile(self, which: str | Sequence[str] | None = None, *, level: float = 0.99) -> Profile:
+        """The profile likelihood of an ML fit; see :func:`bayesglmm.profile`."""
+        from bayesglmm.post.profile import profile
+
+        return profile(self, which, level=level)
 
     @property
     def loglik(self) -> float:

@@ -1,0 +1,193 @@
+"""The log-likelihood of a mixed model and its gradient, at any parameters.
+
+The one file through which profiles use the engine. The coordinates are free, of order one and
+linear in what is estimated, so that a search over them needs no further scaling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from bayesglmm.design import Design
+from bayesglmm.families import Likelihood
+from bayesglmm.laplace.blocks import Array, Layout, layout_of
+from bayesglmm.laplace.covariance import Covariance, covariance_of
+from bayesglmm.laplace.marginal import Problem, laplace
+from bayesglmm.laplace.optimise import hessian
+from bayesglmm.laplace.pls import deviance, linear_problem, penalised_least_squares
+from bayesglmm.laplace.quadrature import adaptive
+from bayesglmm.laplace.threads import blas_threads
+
+Objective = Callable[[Array], tuple[float, Array]]
+
+_LARGEST = 1e6  # of a coordinate; beyond it the likelihood is not computed
+
+
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """The log-likelihood as a function of ``x``.
+
+    ``x`` lists the entries of T_f^-1 Lambda_f as ``covariance`` does, where Lambda_f is the
+    Cholesky factor of the covariance of term f on the scale of the linear predictor; then log
+    sigma, where there is a scale; then R beta, except for a linear model, where beta is
+    maximised out. Signs of the columns of Lambda_f are free.
+
+    Attributes
+    ----------
+    covariance
+        Which entry of which Lambda each of the first coordinates is.
+    lifts
+        (K_f, K_f) T_f, lower triangular with positive diagonals, so that fixing the first row
+        of Lambda_f fixes coordinates.
+    root
+        (p, p) R, upper triangular; (0, 0) for a linear model.
+    has_scale
+        Whether log sigma is among the coordinates.
+    scale
+        (m,) expected size of a change in each coordinate.
+    loglik
+        x -> log-likelihood, all constants included, and its (m,) gradient; -inf where it
+        cannot be computed.
+    """
+
+    covariance: Covariance
+    lifts: tuple[Array, ...]
+    root: Array
+    has_scale: bool
+    scale: Array
+    loglik: Objective
+
+    def point(self, factors: tuple[Array, ...], sigma: float, beta: Array) -> Array:
+        """The coordinates of (Lambda_f, sigma, beta)."""
+        inner = tuple(
+            solve_triangular(T, factor, lower=True)
+            for T, factor in zip(self.lifts, factors, strict=True)
+        )
+        parts = [self.covariance.collect(inner)]
+        if self.has_scale:
+            parts.append(np.array([np.log(sigma)]))
+        if len(self.root):
+            parts.append(self.root @ beta)
+        return np.concatenate(parts)
+
+
+def surface(design: Design, likelihood: Likelihood, nagq: int, unit: float) -> Surface:
+    """The log-likelihood of a model with random effects.
+
+    Parameters
+    ----------
+    nagq
+        Nodes of the quadrature; 1 for the Laplace approximation (exact for linear models).
+    unit
+        Size of the random effects to be expected: sigma for linear models, 1 on a link scale.
+    """
+    layout, lifts = _standardised(design)
+    covariance = covariance_of(design.random)
+    Q, R = np.linalg.qr(design.X)
+    linear, has_scale = likelihood.is_linear, likelihood.family.has_scale
+    if linear:
+        loglik = _linear(Q, design, likelihood, layout, covariance)
+    else:
+        Q, R = Q * np.sqrt(design.n), R / np.sqrt(design.n)  # columns of order one
+        loglik = _generalised(Q, design, likelihood, layout, covariance, nagq)
+    size = int(has_scale) + (0 if linear else design.p)
+    return Surface(
+        covariance,
+        lifts,
+        np.zeros((0, 0)) if linear else R,
+        has_scale,
+        np.concatenate([np.full(covariance.size, unit), np.ones(size)]),
+        loglik,
+    )
+
+
+def curvature(objective: Objective, x: Array, scale: Array) -> Array:
+    """The Hessian of an objective at x."""
+    return hessian(objective, x, scale)
+
+
+def threads(design: Design) -> AbstractContextManager[object]:
+    """How many threads the linear algebra of this design is worth, for as long as it runs."""
+    return blas_threads(layout_of(design.random).q if design.random else 0)
+
+
+def _standardised(design: Design) -> tuple[Layout, tuple[Array, ...]]:
+    """The layout with orthonormal columns Z T, T lower triangular (diagonal for ``||``)."""
+    layout = layout_of(design.random)
+    lifts = []
+    for term, Z in zip(design.random, layout.Z, strict=True):
+        rms = np.sqrt(np.mean(Z * Z, axis=0))
+        T = np.diag(1.0 / np.where(rms > 0.0, rms, 1.0))
+        if term.correlated and len(rms) > 1:
+            # From the last column to the first, which makes T lower triangular.
+            R = np.linalg.qr((Z @ T)[:, ::-1], mode="r") / np.sqrt(len(Z))
+            if np.linalg.cond(R) < 1e8:
+                T = T @ np.linalg.inv(R)[::-1, ::-1]
+                T = T * np.sign(np.diag(T))
+        lifts.append(T)
+    columns = tuple(Z @ T for Z, T in zip(layout.Z, lifts, strict=True))
+    return replace(layout, Z=columns), tuple(lifts)
+
+
+def _linear(
+    Q: Array, design: Design, likelihood: Likelihood, layout: Layout, covariance: Covariance
+) -> Objective:
+    problem = linear_problem(Q, likelihood.y - design.offset, likelihood.w, layout, covariance)
+    k, n = covariance.size, design.n
+
+    def loglik(x: Array) -> tuple[float, Array]:
+        if not np.max(np.abs(x[k:])) < 300.0 or not np.all(np.isfinite(x)):
+            return -np.inf, np.zeros_like(x)
+        sigma = float(np.exp(x[k]))
+        theta = x[:k] / sigma
+        try:
+            value, slope = deviance(problem, theta, False, sigma)
+            rss = penalised_least_squares(problem, theta).rss
+        except np.linalg.LinAlgError:
+            return -np.inf, np.zeros_like(x)
+        # With Lambda fixed, theta = Lambda / sigma moves with sigma.
+        in_sigma = rss / sigma**2 - n + 0.5 * float(slope @ theta)
+        return -0.5 * value, np.append(-0.5 * slope / sigma, in_sigma)
+
+    return loglik
+
+
+def _generalised(
+    Q: Array,
+    design: Design,
+    likelihood: Likelihood,
+    layout: Layout,
+    covariance: Covariance,
+    nagq: int,
+) -> Objective:
+    problem = Problem(Q, design.offset, likelihood, layout, covariance)
+    k, has_scale = covariance.size, likelihood.family.has_scale
+    first = k + int(has_scale)
+    # Where the last search for the modes ended; it only saves the next one steps.
+    warm = [np.zeros(size) for size in layout.sizes]
+
+    def loglik(x: Array) -> tuple[float, Array]:
+        nonlocal warm
+        if not np.max(np.abs(x)) < _LARGEST:
+            return -np.inf, np.zeros_like(x)
+        sigma = float(np.exp(x[k])) if has_scale else 1.0
+        try:
+            if nagq == 1:
+                at = laplace(problem, x[:k], x[first:], sigma, warm)
+            else:
+                at = adaptive(problem, x[:k], x[first:], sigma, warm, nagq)
+        except (np.linalg.LinAlgError, FloatingPointError):
+            return -np.inf, np.zeros_like(x)
+        warm = at.modes.u
+        scale = [np.array([at.log_sigma])] if has_scale else []
+        gradient = np.concatenate([at.theta, *scale, at.beta])
+        if not (np.isfinite(at.loglik) and np.all(np.isfinite(gradient))):
+            return -np.inf, np.zeros_like(x)
+        return at.loglik, gradient
+
+    return loglik
