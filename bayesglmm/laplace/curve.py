@@ -27,9 +27,10 @@ End = Literal["reached", "boundary", "flat", "undefined"]
 # its end there.
 _LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 _BEYOND = 0.4
-_TOO_FAR = 0.4  # a step that overshoots its target by more is halved
+_TOO_FAR = 0.4  # a step that overshoots its target by more is shortened
 _GROWTH = 3.0
 _MOST_STEPS = 60
+_MOST_TRIALS = 12
 _FLAT_STEPS = 6  # of growing length, in which zeta hardly changes
 _FLAT = 0.05
 _BETTER = 1e-4  # a log-likelihood this much above the fit's is another maximum
@@ -195,14 +196,14 @@ def _side(
         step = min(wanted, _GROWTH * step, abs(edge - t))
         if abs(edge - t) < 1.2 * step:
             step = abs(edge - t)
-        while True:
+        for _ in range(_MOST_TRIALS):
             new_t = edge if step == abs(edge - t) else t + sign * step
             value = bound if new_t == edge else float(over.value(np.array(new_t)))
             new_zeta = _zeta(maximum(value), best)
-            if new_zeta <= target + _TOO_FAR or step < 1e-10 * max(abs(t), spread):
+            if new_zeta <= target + _TOO_FAR:
                 break
-            step *= 0.5 if np.isinf(new_zeta) else max(0.1, (target - zeta) / (new_zeta - zeta))
-        if not np.isfinite(new_zeta):
+            step *= max(0.1, (target - zeta) / (new_zeta - zeta))
+        else:
             return points, "undefined"
         still = still + 1 if new_zeta < zeta + _FLAT else 0
         if new_zeta > zeta + 1e-6:

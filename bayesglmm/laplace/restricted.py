@@ -173,7 +173,7 @@ def _hold_correlation(on: Surface, term: int, x: Array) -> Restriction:
 
 
 class Maximum:
-    """value -> the log-likelihood maximised over everything else.
+    """value -> the log-likelihood maximised over everything else; -inf where no maximum is found.
 
     A search starts where those nearby ended, so that it takes few steps.
 
@@ -204,8 +204,9 @@ class Maximum:
             again = self._search(objective, self._off_zero(start), np.eye(len(start)))
             if not total >= again[1]:
                 y, total, gradient, inverse = again
-        if np.isfinite(total) and gradient < _LOST:
-            self._visited[value] = y, inverse
+        if not (np.isfinite(total) and gradient < _LOST):
+            return -np.inf
+        self._visited[value] = y, inverse
         return total
 
     def _search(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bayesglmm.fit import Fit
 
 _AT_EDGE = 1e-9  # a correlation this near to +-1 is there
+_ZERO = 1e-6  # an sd this small, per unit of what it adds to, is zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,15 @@ class Profile:
         The curve of each.
     level
         Out to which probability the curves go.
+    refitted
+        Whether the fit given was by REML.
     """
 
     fit: Fit
     labels: tuple[Label, ...]
     curves: tuple[Curve, ...]
     level: float
+    refitted: bool
 
     @property
     def zeta(self) -> Table:
@@ -77,7 +81,7 @@ class Profile:
                 "value": np.concatenate([np.zeros(0), *(c.values for c in self.curves)]),
                 "zeta": np.concatenate([np.zeros(0), *(c.zeta for c in self.curves)]),
             },
-            f"Profile likelihood · {self.fit.method} · zeta: signed root of the change in "
+            f"Profile likelihood · {self._method} · zeta: signed root of the change in "
             f"-2 log-likelihood · coefficients: {scale(self.fit)}",
         )
 
@@ -119,7 +123,7 @@ class Profile:
             for note in _notes(curve, level)
         ]
         heading = (
-            f"Confidence intervals · {self.fit.method} · {100 * level:g}% profile-likelihood "
+            f"Confidence intervals · {self._method} · {100 * level:g}% profile-likelihood "
             f"interval · coefficients: {scale(self.fit)}"
         )
         return table(
@@ -129,6 +133,13 @@ class Profile:
             },
             "\n".join([heading, *notes]),
         )
+
+    @property
+    def _method(self) -> str:
+        if self.refitted:
+            return "ML (refitted: restricted likelihoods cannot be profiled)"
+        sigma = not self.fit.model.design.random and any(v.kind == "residual" for v in self.labels)
+        return self.fit.method + (" (residual sd: divisor n)" if sigma else "")
 
     def plot(self, level: float = 0.95) -> Any:
         """The zeta curves with the interval marked; returns a matplotlib Figure."""
@@ -198,7 +209,8 @@ def profile(fit: Fit, which: str | Sequence[str] | None = None, *, level: float 
     assert isinstance(ml.posterior, MLPosterior)
     curves = _mixed if ml.model.design.random else _without_effects
     with threads(ml.model.design):
-        return Profile(ml, tuple(chosen), tuple(curves(ml, ml.posterior, chosen, level)), level)
+        drawn = tuple(curves(ml, ml.posterior, chosen, level))
+    return Profile(ml, tuple(chosen), drawn, level, ml is not fit)
 
 
 def _by_ml(fit: Fit) -> Fit:
@@ -216,8 +228,15 @@ def _mixed(fit: Fit, posterior: MLPosterior, chosen: Sequence[Label], level: flo
     assert isinstance(fit.estimator, ML)
     fitted = Fitted(model.design, model.likelihood, fit.estimator.nagq, at)
     parts = [label.at for label in labels(model) if isinstance(label.at, Component)]
-    spreads = np.sqrt(np.diag(at.component_cov))
+    values, spreads = np.array(at.component_values), np.sqrt(np.diag(at.component_cov))
     unit = at.sigma if model.likelihood.is_linear else 1.0
+    units = np.array([unit / _rms(model.design, part) for part in parts])
+    zero = [
+        part.kind == "sd" and v < _ZERO * u
+        for part, v, u in zip(parts, values, units, strict=False)
+    ]
+    values[: len(parts)][zero] = 0.0
+    without = {(part.term, part.row) for part, gone in zip(parts, zero, strict=True) if gone}
 
     def curve(label: Label) -> Curve:
         what = label.at
@@ -229,11 +248,11 @@ def _mixed(fit: Fit, posterior: MLPosterior, chosen: Sequence[Label], level: flo
             spread = _spread(posterior, what)
             return trace(Maximum(held, estimate), estimate, spread, REAL, level)
         place = parts.index(what)
-        estimate, spread = float(at.component_values[place]), float(spreads[place])
-        if np.isnan(estimate):  # a correlation with an effect that has no variance
-            return UNDEFINED
+        estimate, spread = float(values[place]), float(spreads[place])
         if what.kind == "sd":
-            over, spread = _sd_coordinate(estimate, spread, unit / _rms(model.design, what))
+            over, spread = _sd_coordinate(estimate, spread, float(units[place]))
+        elif {(what.term, what.row), (what.term, what.column)} & without:
+            return UNDEFINED
         else:
             over = CORRELATION
             estimate = float(np.sign(estimate)) if abs(estimate) > 1.0 - _AT_EDGE else estimate
@@ -256,10 +275,10 @@ def _without_effects(
         def loglik(value: float) -> float:
             offset = design.offset + value * design.X[:, column]
             try:
-                held = replace(design, X=rest, offset=offset)
-                return maximum_likelihood(held, likelihood, ML()).loglik
+                held = maximum_likelihood(replace(design, X=rest, offset=offset), likelihood, ML())
             except FitError:  # no means inside their range, for an identity or log link
                 return -np.inf
+            return held.loglik if held.outcome.converged else -np.inf
 
         return loglik
 
@@ -308,14 +327,9 @@ def _notes(curve: Curve, level: float) -> list[str]:
         "undefined": "the likelihood cannot be computed that far",
     }
     return [
-        f"no {side} limit: {reasons[end]} (zeta {zeta:.2f} at {value:.4g})"
-        for side, limit, end, value, zeta in zip(
-            ("lower", "upper"),
-            curve.limits(level),
-            curve.ends,
-            curve.values[[0, -1]],
-            curve.zeta[[0, -1]],
-            strict=True,
+        f"no {side} limit: {reasons[end]} (|zeta| up to {abs(zeta):.2f})"
+        for side, limit, end, zeta in zip(
+            ("lower", "upper"), curve.limits(level), curve.ends, curve.zeta[[0, -1]], strict=True
         )
         if np.isnan(limit)
     ]

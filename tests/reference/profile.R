@@ -28,7 +28,7 @@ CASES <- list(
 one <- function(case) {
   d <- prepare(dir, case); f <- as.formula(case$formula); t0 <- proc.time()[[3]]
   if (case$engine == "lmer") {
-    m <- lme4::lmer(f, d, REML = case$reml, control = lmerControl(optimizer = "bobyqa", optCtrl = list(rhoend = 1e-9)))
+    m <- lme4::lmer(f, d, REML = case$reml, control = lmerControl(optimizer = "nloptwrap", optCtrl = list(xtol_abs = 1e-10, ftol_abs = 1e-10, maxeval = 1e5)))
   } else if (case$engine == "glmer") {
     m <- lme4::glmer(f, d, family = family_of(case), nAGQ = case$nagq,
                      control = glmerControl(optimizer = "bobyqa", tolPwrss = 1e-12, optCtrl = list(rhoend = 1e-9, maxfun = 1e5)))
