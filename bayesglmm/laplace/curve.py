@@ -28,11 +28,14 @@ End = Literal["reached", "boundary", "flat", "undefined"]
 _LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 _BEYOND = 0.4
 _TOO_FAR = 0.4  # a step that overshoots its target by more is shortened
-_GROWTH = 3.0
+_GROWTH = 10.0
 _MOST_STEPS = 60
 _MOST_TRIALS = 12
-_FLAT_STEPS = 6  # of growing length, in which zeta hardly changes
+_FLAT_STEPS = 4  # of growing length, in which zeta hardly changes
 _FLAT = 0.05
+_DOUBT = 0.002  # of the spline, in zeta; above it the curve is computed where the limits lie
+_SURE = 2e-4  # and this near to the quantile
+_MOST_CHECKS = 5
 _BETTER = 1e-4  # a log-likelihood this much above the fit's is another maximum
 
 
@@ -103,18 +106,25 @@ class Curve:
 
         Beyond the curve's ends NaN.
         """
-        knots = self.range.coordinate(self.values)
-        if len(knots) < 2:
-            return np.where(zeta == 0.0, self.estimate, np.nan)
-        spline = CubicSpline(self.zeta, knots)
-        fine = np.linspace(self.zeta[0], self.zeta[-1], 20 * len(knots))
-        if np.any(np.diff(spline(fine)) <= 0.0):
-            spline = PchipInterpolator(self.zeta, knots)
         zeta = np.asarray(zeta)
+        if len(self.values) < 2:
+            return np.where(zeta == 0.0, self.estimate, np.nan)
+        spline = _spline(self.zeta, self.range.coordinate(self.values))
         inside = (zeta >= self.zeta[0]) & (zeta <= self.zeta[-1])
         out = np.full(np.shape(zeta), np.nan)
         out[inside] = self.range.value(spline(zeta[inside]))
         return np.asarray(np.clip(out, self.range.low, self.range.high))
+
+    def doubt(self, zeta: float) -> float:
+        """How far off zeta the spline would be at its nearest knot, had it not that knot."""
+        knots = self.range.coordinate(self.values)
+        inner = np.abs(self.zeta[1:-1] - zeta)
+        if len(inner) < 2:
+            return np.inf
+        k = 1 + int(np.argmin(inner))
+        without = _spline(np.delete(self.zeta, k), np.delete(knots, k))
+        rise = (self.zeta[k + 1] - self.zeta[k - 1]) / (knots[k + 1] - knots[k - 1])
+        return float(abs(without(self.zeta[k]) - knots[k]) * rise)
 
     def slope(self) -> float:
         """d zeta / d value at the estimate, one over the standard error; NaN for none."""
@@ -135,6 +145,12 @@ class Curve:
         if np.isnan(high) and self.ends[1] == "boundary":
             high = self.range.high
         return low, high
+
+
+def _spline(zeta: Array, knots: Array) -> CubicSpline | PchipInterpolator:
+    spline = CubicSpline(zeta, knots)
+    fine = np.linspace(zeta[0], zeta[-1], 20 * len(knots))
+    return spline if np.all(np.diff(spline(fine)) > 0.0) else PchipInterpolator(zeta, knots)
 
 
 UNDEFINED = Curve(np.zeros(0), np.zeros(0), np.nan, REAL, ("undefined", "undefined"))
@@ -158,35 +174,54 @@ def trace(
         If a likelihood higher than that at the estimate is found.
     """
     best = maximum(estimate)
-    below, low_end = _side(maximum, best, estimate, spread, over, level, -1)
-    above, high_end = _side(maximum, best, estimate, spread, over, level, 1)
-    points = sorted([(z, v) for v, z in below] + [(0.0, estimate)] + [(z, v) for v, z in above])
-    return Curve(
-        np.array([v for _, v in points]),
-        np.array([z for z, _ in points]),
-        estimate,
-        over,
-        (low_end, high_end),
-    )
+
+    def size(value: float) -> float:
+        """|zeta|."""
+        loglik = maximum(value)
+        if loglik > best + _BETTER:
+            raise FitError(
+                f"profiling found a log-likelihood of {loglik:.4f}, above the fit's {best:.4f}: "
+                "the fit is not at the highest maximum, so its profile means nothing. Centre and "
+                "scale the covariates, or simplify the random effects."
+            )
+        return float(np.sqrt(2.0 * max(best - loglik, 0.0)))
+
+    quantiles = [float(ndtri(0.5 + v / 2.0)) for v in (*(v for v in _LEVELS if v < level), level)]
+    below, low_end = _side(size, estimate, spread, over, quantiles, -1)
+    above, high_end = _side(size, estimate, spread, over, quantiles, 1)
+    points = {estimate: 0.0, **below, **above}
+
+    def curve() -> Curve:
+        values = np.array(sorted(points))
+        return Curve(values, np.array([points[v] for v in values]), estimate, over, ends)
+
+    ends = (low_end, high_end)
+    for zeta in [sign * q for q in quantiles for sign in (-1, 1)]:
+        for _ in range(_MOST_CHECKS):
+            at = float(curve().at(np.array(zeta)))
+            if np.isnan(at) or curve().doubt(zeta) < _DOUBT:
+                break
+            found = float(np.sign(zeta)) * size(at)
+            points[at] = found
+            if abs(found - zeta) < _SURE:
+                break
+    return curve()
 
 
 def _side(
-    maximum: Callable[[float], float],
-    best: float,
+    size: Callable[[float], float],
     estimate: float,
     spread: float,
     over: Range,
-    level: float,
+    quantiles: list[float],
     sign: int,
-) -> tuple[list[tuple[float, float]], End]:
-    """Points (value, zeta) on one side, in order, and how the side ends."""
-    targets = [float(ndtri(0.5 + v / 2.0)) for v in _LEVELS if v < level]
-    targets += [float(ndtri(0.5 + level / 2.0))]
-    targets += [targets[-1] + _BEYOND]
+) -> tuple[dict[float, float], End]:
+    """Points value: zeta on one side, and how the side ends."""
+    targets = [*quantiles, quantiles[-1] + _BEYOND]
     bound = over.high if sign > 0 else over.low
     edge = float(over.coordinate(np.array(bound))) if np.isfinite(bound) else sign * np.inf
     t, zeta = float(over.coordinate(np.array(estimate))), 0.0
-    points: list[tuple[float, float]] = []
+    points: dict[float, float] = {}
     if t == edge:
         return points, "boundary"
     slope, step, still = 1.0 / spread, np.inf, 0
@@ -196,18 +231,20 @@ def _side(
         step = min(wanted, _GROWTH * step, abs(edge - t))
         if abs(edge - t) < 1.2 * step:
             step = abs(edge - t)
+        wall = False
         for _ in range(_MOST_TRIALS):
             new_t = edge if step == abs(edge - t) else t + sign * step
             value = bound if new_t == edge else float(over.value(np.array(new_t)))
-            new_zeta = _zeta(maximum(value), best)
+            new_zeta = size(value)
             if new_zeta <= target + _TOO_FAR:
                 break
+            wall |= np.isinf(new_zeta)
             step *= max(0.1, (target - zeta) / (new_zeta - zeta))
         else:
             return points, "undefined"
         still = still + 1 if new_zeta < zeta + _FLAT else 0
         if new_zeta > zeta + 1e-6:
-            points.append((value, sign * new_zeta))
+            points[value] = sign * new_zeta
             slope = (new_zeta - zeta) / step
             zeta = new_zeta
         else:
@@ -218,15 +255,5 @@ def _side(
         if t == edge:
             return points, "boundary"
         if still >= _FLAT_STEPS:
-            return points, "flat"
+            return points, "undefined" if wall else "flat"
     return points, "flat"
-
-
-def _zeta(loglik: float, best: float) -> float:
-    if loglik > best + _BETTER:
-        raise FitError(
-            f"profiling found a log-likelihood of {loglik:.4f}, above the fit's {best:.4f}: the "
-            "fit is not at the highest maximum, so its profile means nothing. Centre and scale "
-            "the covariates, or simplify the random effects."
-        )
-    return float(np.sqrt(2.0 * max(best - loglik, 0.0)))
