@@ -82,7 +82,7 @@ class Profile:
                 "zeta": np.concatenate([np.zeros(0), *(c.zeta for c in self.curves)]),
             },
             f"Profile likelihood · {self._method} · zeta: signed root of the change in "
-            f"-2 log-likelihood · coefficients: {scale(self.fit)}",
+            f"-2 log-likelihood{self._scale}",
         )
 
     def confint(self, level: float = 0.95) -> Table:
@@ -124,7 +124,7 @@ class Profile:
         ]
         heading = (
             f"Confidence intervals · {self._method} · {100 * level:g}% profile-likelihood "
-            f"interval · coefficients: {scale(self.fit)}"
+            f"interval{self._scale}"
         )
         return table(
             {
@@ -140,6 +140,11 @@ class Profile:
             return "ML (refitted: restricted likelihoods cannot be profiled)"
         sigma = not self.fit.model.design.random and any(v.kind == "residual" for v in self.labels)
         return self.fit.method + (" (residual sd: divisor n)" if sigma else "")
+
+    @property
+    def _scale(self) -> str:
+        shown = any(label.kind == "coef" for label in self.labels)
+        return f" · coefficients: {scale(self.fit)}" if shown else ""
 
     def plot(self, level: float = 0.95) -> Any:
         """The zeta curves with the interval marked; returns a matplotlib Figure."""
