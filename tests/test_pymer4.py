@@ -895,16 +895,3 @@ def test_expressions() -> None:
     assert found["zscore"].to_list() == [-1.0, 0.0, 1.0]
     assert found["rank"].to_list() == [3.0, 2.0, 1.0]
     np.testing.assert_allclose(found["odds"] / (1 + found["odds"]), found["prob"], rtol=1e-14)
-
-
-def test_profile_intervals_reach_all_tables() -> None:
-    model = lmer("Reaction ~ Days + (Days | Subject)", data=load_dataset("sleep"))
-    model.fit(conf_method="profile")
-    # lme4: confint(profile(m)), of the fit by maximum likelihood
-    assert model.result_fit["conf_low"].to_list() == pytest.approx([237.6807, 7.3587], abs=1e-3)
-    assert model.ranef_var["conf_high"].to_list() == pytest.approx(
-        [37.7161, 0.6850, 8.7534, 28.8580], abs=1e-3
-    )
-    odds = glm("survived ~ sex", data=load_dataset("titanic"), family="binomial")
-    odds.fit(conf_method="profile", exponentiate=True)
-    assert odds.result_fit["conf_low"].to_list() == pytest.approx([2.2447, 0.0580], abs=1e-3)

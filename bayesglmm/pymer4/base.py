@@ -81,14 +81,13 @@ class Model(Columns):
         exponentiate: bool,
         type_predict: Scale,
         verbose: bool,
-        profiled: bool = False,
     ) -> Any:
         check_choice("type_predict", type_predict, ("response", "link"))
         with warnings.catch_warnings():
             if not verbose:
                 warnings.simplefilter("ignore", BayesglmmWarning)
             fit = self._specification().fit(estimator)
-        self._results = Results(fit, exponentiate, type_predict, self.family is None, profiled)
+        self._results = Results(fit, exponentiate, type_predict, self.family is None)
         self._emmeans = None
         return self.summary() if summary else None
 

@@ -16,7 +16,7 @@ from bayesglmm.pymer4.results import Scale
 
 __all__ = ["compare", "glm", "glmer", "lm", "lmer"]
 
-ConfMethod = Literal["wald", "satterthwaite", "profile"]
+ConfMethod = Literal["wald", "satterthwaite"]
 
 
 class lm(Model):
@@ -108,9 +108,8 @@ class glm(Model):
         verbose: bool = True,
     ) -> Any:
         """Fit the model; ``exponentiate=True`` shows odds or rate ratios."""
-        check_method(conf_method, ("wald", "profile"))
-        profiled = conf_method == "profile"
-        return self._fit(ML(), summary, exponentiate, type_predict, verbose, profiled)
+        check_method(conf_method, ("wald",))
+        return self._fit(ML(), summary, exponentiate, type_predict, verbose)
 
     @hinted
     def predict(self, data: object, type_predict: Scale = "response") -> NDArray[np.float64]:
@@ -186,8 +185,7 @@ class lmer(_Mixed):
             Return the summary table.
         conf_method
             ``"satterthwaite"`` degrees of freedom, or ``"wald"`` for normal intervals (infinite
-            df; pymer4 takes n - p - 1 here), or ``"profile"`` for intervals from the profile
-            likelihood, of ``ranef_var`` too (not in pymer4).
+            df; pymer4 takes n - p - 1 here).
         exponentiate
             Show exp(coefficient).
         REML
@@ -195,11 +193,10 @@ class lmer(_Mixed):
         verbose
             Warn about singular fits and the like.
         """
-        check_method(conf_method, ("satterthwaite", "wald", "profile"))
+        check_method(conf_method, ("satterthwaite", "wald"))
         reml = self.REML if REML is None else REML
-        estimator = ML(reml=reml, df="asymptotic" if conf_method == "wald" else "satterthwaite")
-        profiled = conf_method == "profile"
-        return self._fit(estimator, summary, exponentiate, "response", verbose, profiled)
+        df: Any = "satterthwaite" if conf_method == "satterthwaite" else "asymptotic"
+        return self._fit(ML(reml=reml, df=df), summary, exponentiate, "response", verbose)
 
     @hinted
     def predict(self, data: object, use_rfx: bool = True) -> NDArray[np.float64]:
@@ -255,12 +252,11 @@ class glmer(_Mixed):
         verbose: bool = True,
     ) -> Any:
         """Fit the model; ``exponentiate=True`` shows odds or rate ratios, levels included."""
-        check_method(conf_method, ("wald", "profile"))
+        check_method(conf_method, ("wald",))
         nodes = self.nAGQ if nAGQ is None else nAGQ
         # A Gaussian glmer with the identity link is an lmer, in R too, REML included.
         linear = self.family == "gaussian" and self.link in ("default", "identity")
-        estimator, profiled = ML(nagq=nodes, reml=linear), conf_method == "profile"
-        return self._fit(estimator, summary, exponentiate, type_predict, verbose, profiled)
+        return self._fit(ML(nagq=nodes, reml=linear), summary, exponentiate, type_predict, verbose)
 
     @hinted
     def predict(

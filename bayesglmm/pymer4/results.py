@@ -13,7 +13,6 @@ import polars as pl
 from bayesglmm.errors import BayesglmmError, ChoiceError
 from bayesglmm.fit import Fit
 from bayesglmm.post import emmeans as marginal
-from bayesglmm.post.confint import confint
 from bayesglmm.post.predict import predict
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.tables import coef, params, ranef, varcorr
@@ -47,15 +46,12 @@ class Results:
         Scale of the fitted values.
     plain
         A linear model without or with random effects (``lm``, ``lmer``).
-    profiled
-        Whether intervals come from the profile likelihood.
     """
 
     fit: Fit
     exponentiate: bool
     type_predict: Scale
     plain: bool
-    profiled: bool = False
 
     @cached_property
     def estimate(self) -> Any:
@@ -72,15 +68,7 @@ class Results:
         frame = frame.rename({found: "t_stat" if gaussian else "z_stat"})
         if self.plain and not self.fit.model.design.random:
             frame = frame.with_columns(pl.col("df").cast(pl.Int64))
-        if self.profiled:
-            limits = self._profile.filter(pl.col("kind") == "coef").select("conf_low", "conf_high")
-            limits = limits.select(pl.all().exp()) if self.exponentiate else limits
-            frame = frame.with_columns(limits.get_columns())
         return frame
-
-    @cached_property
-    def _profile(self) -> Table:
-        return confint(self.fit, "profile")
 
     @cached_property
     def result_fit_stats(self) -> pl.DataFrame:
@@ -124,20 +112,14 @@ class Results:
 
     @cached_property
     def ranef_var(self) -> pl.DataFrame:
-        """``group, term, estimate, conf_low, conf_high``; intervals only from a profile."""
+        """``group, term, estimate, conf_low, conf_high``; intervals are null, as in pymer4."""
         found: list[tuple[tuple[int, int, int], dict[str, Any]]] = []
-        frame = pl.DataFrame(varcorr(self.fit))
-        missing = pl.lit(None, dtype=pl.Float64)
-        limits = [missing.alias("conf_low"), missing.alias("conf_high")]
-        if self.profiled:
-            kept = self._profile.filter(pl.col("kind") != "coef")  # in the order of varcorr
-            limits = [pl.lit(kept["conf_low"]), pl.lit(kept["conf_high"])]
-        rows = list(frame.with_columns(limits).iter_rows(named=True))
+        rows = list(varcorr(self.fit).iter_rows(named=True))
         groups = list(dict.fromkeys(row["group"] for row in rows))
         for row in rows:
             group = groups.index(row["group"])
             if row["kind"] == "residual":
-                found.append(((group, 0, 0), {**row, "term": "sd__Observation"}))
+                found.append(((group, 0, 0), {"term": "sd__Observation", **row}))
                 continue
             of_group = [r["term"] for r in rows if r["group"] == row["group"] and r["kind"] == "sd"]
             i = of_group.index(row["term"])
@@ -145,11 +127,15 @@ class Results:
             name = f"sd__{row['term']}" if i == j else f"cor__{row['term']}.{row['term2']}"
             found.append(((group, i, j), {**row, "term": name}))
         found.sort(key=lambda pair: pair[0])
-        names = ("group", "term", "estimate", "conf_low", "conf_high")
-        types = [pl.String, pl.String, pl.Float64, pl.Float64, pl.Float64]
+        missing = pl.Series([None] * len(found), dtype=pl.Float64)
         return pl.DataFrame(
-            [[row[name] for _, row in found] for name in names],
-            schema=dict(zip(names, types, strict=True)),
+            {
+                "group": [row["group"] for _, row in found],
+                "term": ["sd__Observation" if r["term"] is None else r["term"] for _, r in found],
+                "estimate": [row["estimate"] for _, row in found],
+                "conf_low": missing,
+                "conf_high": missing,
+            }
         )
 
     @cached_property
