@@ -14,9 +14,11 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from bayesglmm.design import Design
+from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace.blocks import Array, Layout, layout_of
 from bayesglmm.laplace.covariance import Covariance, covariance_of
+from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.marginal import Problem, laplace
 from bayesglmm.laplace.optimise import hessian
 from bayesglmm.laplace.pls import deviance, linear_problem, penalised_least_squares
@@ -25,6 +27,7 @@ from bayesglmm.laplace.threads import blas_threads
 
 Objective = Callable[[Array], tuple[float, Array]]
 
+_DECREMENT = 1e-8  # squared length, in standard errors, of the last step of a search that arrived
 _LARGEST = 1e6  # of a coordinate; beyond it the likelihood is not computed
 
 
@@ -104,6 +107,22 @@ def surface(design: Design, likelihood: Likelihood, nagq: int, unit: float) -> S
         np.concatenate([np.full(covariance.size, unit), np.ones(size)]),
         loglik,
     )
+
+
+def without_effects(X: Array, offset: Array, likelihood: Likelihood) -> float:
+    """The log-likelihood of a model without random effects, maximised over beta (and sigma).
+
+    -inf where no maximum is found.
+    """
+    try:
+        at = fit_glm(np.linalg.qr(X)[0], offset, likelihood)
+    except FitError:  # no means inside their range, for an identity or log link
+        return -np.inf
+    if not at.decrement < _DECREMENT:
+        return -np.inf
+    deviance_ = likelihood.deviance(likelihood.link.inverse(at.eta))
+    sigma = float(np.sqrt(deviance_ / len(offset))) if likelihood.family.has_scale else 1.0
+    return float(np.sum(likelihood.log_density(at.eta, sigma)))
 
 
 def curvature(objective: Objective, x: Array, scale: Array) -> Array:

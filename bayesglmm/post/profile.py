@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from bayesglmm.errors import ChoiceError, FitError
+from bayesglmm.errors import ChoiceError
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import Component
 from bayesglmm.laplace.curve import (
@@ -30,7 +31,7 @@ from bayesglmm.laplace.restricted import (
     hold_component,
     hold_residual,
 )
-from bayesglmm.laplace.surface import threads
+from bayesglmm.laplace.surface import threads, without_effects
 from bayesglmm.post.labels import Label, key_columns, labels, select
 from bayesglmm.post.tables import check_level, scale
 from bayesglmm.posterior.ml import MLPosterior
@@ -38,6 +39,8 @@ from bayesglmm.tables.table import Table, table
 
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
+
+Array = NDArray[np.float64]
 
 _AT_EDGE = 1e-9  # a correlation this near to +-1 is there
 _ZERO = 1e-6  # an sd this small, per unit of what it adds to, is zero
@@ -105,12 +108,7 @@ class Profile:
         ChoiceError
             For a level beyond the profile's.
         """
-        level = check_level(level)
-        if level > self.level:
-            raise ChoiceError(
-                f"level={level!r}: the profile goes out to {self.level:g}; make it with "
-                f"profile(fit, level={level!r})"
-            )
+        level = self._within(level)
         limits = np.array([c.limits(level) for c in self.curves]).reshape(-1, 2)
         numbers = {
             "estimate": np.array([c.estimate for c in self.curves]),
@@ -150,7 +148,16 @@ class Profile:
         """The zeta curves with the interval marked; returns a matplotlib Figure."""
         from bayesglmm.plots.profile import plot_profile
 
-        return plot_profile(self, check_level(level))
+        return plot_profile(self, self._within(level))
+
+    def _within(self, level: float) -> float:
+        level = check_level(level)
+        if level > self.level:
+            raise ChoiceError(
+                f"level={level!r}: the profile goes out to {self.level:g}; make it with "
+                f"profile(fit, level={level!r})"
+            )
+        return level
 
     def __repr__(self) -> str:
         return str(self.confint(min(0.95, self.level)))
@@ -165,7 +172,8 @@ def profile(fit: Fit, which: str | Sequence[str] | None = None, *, level: float 
     For each parameter, zeta is the signed root of the change in -2 log-likelihood when the
     parameter is held at a value and all others are estimated again. Where zeta is a straight
     line, Wald intervals are right; where it bends, intervals from the profile are better. The
-    profile of an sd shows how far from a quadratic its likelihood is, and whether zero is in.
+    profile of an sd shows whether zero is compatible with the data; there the chi-square
+    quantile is conservative (Self & Liang 1987, doi:10.1080/01621459.1987.10478472).
 
     Parameters
     ----------
@@ -233,39 +241,47 @@ def _mixed(fit: Fit, posterior: MLPosterior, chosen: Sequence[Label], level: flo
     assert isinstance(fit.estimator, ML)
     fitted = Fitted(model.design, model.likelihood, fit.estimator.nagq, at)
     parts = [label.at for label in labels(model) if isinstance(label.at, Component)]
-    values, spreads = np.array(at.component_values), np.sqrt(np.diag(at.component_cov))
     unit = at.sigma if model.likelihood.is_linear else 1.0
     units = np.array([unit / _rms(model.design, part) for part in parts])
-    zero = [
-        part.kind == "sd" and v < _ZERO * u
-        for part, v, u in zip(parts, values, units, strict=False)
-    ]
-    values[: len(parts)][zero] = 0.0
-    without = {(part.term, part.row) for part, gone in zip(parts, zero, strict=True) if gone}
+    values = _settled(parts, at.component_values, units)
+    spreads = np.sqrt(np.diag(at.component_cov))
 
     def curve(label: Label) -> Curve:
-        what = label.at
+        what, over = label.at, REAL
         if what is None:
-            held, estimate = hold_residual(fitted), at.sigma
-            return trace(Maximum(held, estimate), estimate, spreads[-1], POSITIVE, level)
-        if isinstance(what, int):
+            held, estimate, over = hold_residual(fitted), at.sigma, POSITIVE
+            spread = float(np.sqrt(0.5 / model.design.n))
+        elif isinstance(what, int):
             held, estimate = hold_coefficient(fitted, what), float(at.beta[what])
             spread = _spread(posterior, what)
-            return trace(Maximum(held, estimate), estimate, spread, REAL, level)
-        place = parts.index(what)
-        estimate, spread = float(values[place]), float(spreads[place])
-        if what.kind == "sd":
-            over, spread = _sd_coordinate(estimate, spread, float(units[place]))
-        elif {(what.term, what.row), (what.term, what.column)} & without:
-            return UNDEFINED
         else:
-            over = CORRELATION
-            estimate = float(np.sign(estimate)) if abs(estimate) > 1.0 - _AT_EDGE else estimate
-            spread = spread * (1.0 - estimate**2) if np.isfinite(spread) else 0.3
-        held = hold_component(fitted, what)
+            k = parts.index(what)
+            estimate, spread = float(values[k]), float(spreads[k])
+            if np.isnan(estimate):
+                return UNDEFINED
+            held = hold_component(fitted, what)
+            if what.kind == "sd":
+                over, spread = _sd_coordinate(estimate, spread, float(units[k]))
+            else:
+                over = CORRELATION
+                spread = spread * (1.0 - estimate**2) if np.isfinite(spread) else 0.3
         return trace(Maximum(held, estimate), estimate, spread, over, level)
 
     return [curve(label) for label in chosen]
+
+
+def _settled(parts: Sequence[Component], values: Array, units: Array) -> Array:
+    """Sds and correlations, exact at their boundaries; NaN for a correlation without an sd."""
+    out = np.array(values[: len(parts)])
+    out[[p.kind == "sd" and v < _ZERO * u for p, v, u in zip(parts, out, units, strict=True)]] = 0.0
+    gone = {(p.term, p.row) for p, v in zip(parts, out, strict=True) if p.kind == "sd" and v == 0.0}
+    for k, part in enumerate(parts):
+        if part.kind == "corr":
+            if {(part.term, part.row), (part.term, part.column)} & gone:
+                out[k] = np.nan
+            elif abs(out[k]) > 1.0 - _AT_EDGE:
+                out[k] = np.sign(out[k])
+    return out
 
 
 def _without_effects(
@@ -274,32 +290,23 @@ def _without_effects(
     """Models without random effects: every point is a fit of the model without the column."""
     design, likelihood, at = fit.model.design, fit.model.likelihood, posterior.estimate
 
-    def refitted(column: int) -> Callable[[float], float]:
-        rest = np.delete(design.X, column, axis=1)
+    def coefficient(column: int) -> Curve:
+        x, rest = design.X[:, column], np.delete(design.X, column, axis=1)
 
-        def loglik(value: float) -> float:
-            offset = design.offset + value * design.X[:, column]
-            try:
-                held = maximum_likelihood(replace(design, X=rest, offset=offset), likelihood, ML())
-            except FitError:  # no means inside their range, for an identity or log link
-                return -np.inf
-            return held.loglik if held.outcome.converged else -np.inf
+        def refitted(value: float) -> float:
+            return without_effects(rest, design.offset + value * x, likelihood)
 
-        return loglik
+        return trace(refitted, float(at.beta[column]), _spread(posterior, column), REAL, level)
 
-    def with_sigma(sigma: float) -> float:
-        return float(np.sum(likelihood.log_density(at.eta, sigma)))
+    def residual() -> Curve:
+        def loglik(sigma: float) -> float:  # the coefficients do not depend on sigma
+            return float(np.sum(likelihood.log_density(at.eta, sigma)))
 
-    curves = []
-    for label in chosen:
-        if isinstance(label.at, int):
-            estimate, spread = float(at.beta[label.at]), _spread(posterior, label.at)
-            curves.append(trace(refitted(label.at), estimate, spread, REAL, level))
-        else:
-            deviance = likelihood.deviance(likelihood.link.inverse(at.eta))
-            sigma, spread = float(np.sqrt(deviance / design.n)), float(np.sqrt(0.5 / design.n))
-            curves.append(trace(with_sigma, sigma, spread, POSITIVE, level))
-    return curves
+        deviance = likelihood.deviance(likelihood.link.inverse(at.eta))
+        sigma = float(np.sqrt(deviance / design.n))
+        return trace(loglik, sigma, float(np.sqrt(0.5 / design.n)), POSITIVE, level)
+
+    return [coefficient(v.at) if isinstance(v.at, int) else residual() for v in chosen]
 
 
 def _spread(posterior: MLPosterior, column: int) -> float:

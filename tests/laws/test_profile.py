@@ -322,19 +322,21 @@ def test_a_separated_coefficient_has_one_limit() -> None:
 # The surface under it all
 
 
-@pytest.mark.parametrize("which", ["linear", "poisson", "log-gaussian", "quadrature"])
+@pytest.mark.parametrize("which", ["linear", "weighted", "poisson", "log-gaussian", "quadrature"])
 def test_gradients_of_the_surface(which: str) -> None:
     data = grouped()
-    data = data.with_columns(z=(0.3 * pl.col("y")).exp())
+    data = data.with_columns(z=(0.3 * pl.col("y")).exp(), u=1.0 + pl.col("w").abs())
     model, nagq = {
         "linear": (bg.lmer("y ~ w + (x|g)", data), 1),
+        "weighted": (bg.model("y ~ w + offset(x) + (x||g)", data, weights="u"), 1),
         "poisson": (bg.glmer("k ~ w + (x|g)", data, family="poisson"), 1),
         "log-gaussian": (bg.glmer("z ~ w + (1|g)", data, family="gaussian", link="log"), 1),
         "quadrature": (bg.glmer("k ~ w + (1|g)", data, family="poisson"), 5),
     }[which]
     on = surface(model.design, model.likelihood, nagq, 1.0)
     K = model.design.random[0].K
-    x = on.point((np.array([[0.7, 0.0], [0.2, 0.4]])[:K, :K],), 1.3, np.array([0.1, -0.2]))
+    factor = np.array([[0.7, 0.0], [0.2, 0.4]])[:K, :K]
+    x = on.point((factor,), 1.3, np.array([0.1, -0.2]))
     numeric = approx_fprime(x, lambda v: on.loglik(v)[0], 1e-6)
     assert on.loglik(x)[1] == pytest.approx(numeric, rel=1e-4, abs=2e-3)
     fit = model.fit(nagq=nagq)
