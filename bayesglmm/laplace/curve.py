@@ -224,7 +224,7 @@ def _side(
     points: dict[float, float] = {}
     if t == edge:
         return points, "boundary"
-    slope, step, still = 1.0 / spread, np.inf, 0
+    slope, step, still, climbed, wall = 1.0 / spread, np.inf, 0, 0, False
     for _ in range(_MOST_STEPS):
         target = next(v for v in targets if v > zeta + 0.1 or v == targets[-1])
         wanted = (target - zeta) / slope if slope > 0.0 else np.inf
@@ -254,6 +254,8 @@ def _side(
             return points, "reached"
         if t == edge:
             return points, "boundary"
+        climbed = climbed if still else len(points)
         if still >= _FLAT_STEPS:
-            return points, "undefined" if wall else "flat"
-    return points, "flat"
+            break
+    # On a plateau zeta is rounding error, at values far out.
+    return dict(list(points.items())[:climbed]), "undefined" if wall else "flat"

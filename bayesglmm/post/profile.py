@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_AT_EDGE = 1e-9  # a correlation this near to +-1 is there
+_AT_EDGE = 1e-12  # a correlation this near to +-1 is there
 _ZERO = 1e-6  # an sd this small, per unit of what it adds to, is zero
 
 
