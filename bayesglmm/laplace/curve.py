@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.special import ndtri
 
 from bayesglmm.errors import FitError
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline, PchipInterpolator
 
 Array = NDArray[np.float64]
 End = Literal["reached", "boundary", "flat", "undefined"]
@@ -148,6 +150,8 @@ class Curve:
 
 
 def _spline(zeta: Array, knots: Array) -> CubicSpline | PchipInterpolator:
+    from scipy.interpolate import CubicSpline, PchipInterpolator  # slow to import
+
     spline = CubicSpline(zeta, knots)
     fine = np.linspace(zeta[0], zeta[-1], 20 * len(knots))
     return spline if np.all(np.diff(spline(fine)) > 0.0) else PchipInterpolator(zeta, knots)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
-from scipy.optimize import minimize
 
 from bayesglmm.design import Design
 from bayesglmm.families import Likelihood
@@ -213,6 +212,7 @@ class Maximum:
         self, objective: Objective, start: Array, inverse: Array
     ) -> tuple[Array, float, float, Array]:
         """Maximise over z, y = start + root z: standard errors are one."""
+        from scipy.optimize import minimize  # slow to import
 
         def downhill(z: Array) -> tuple[float, Array]:
             total, gradient = objective(start + self._root @ z)
