@@ -178,6 +178,8 @@ def trace(
         If a likelihood higher than that at the estimate is found.
     """
     best = maximum(estimate)
+    if not np.isfinite(best):
+        return Curve(np.array([estimate]), np.zeros(1), estimate, over, UNDEFINED.ends)
 
     def size(value: float) -> float:
         """|zeta|."""
@@ -206,6 +208,9 @@ def trace(
             if np.isnan(at) or curve().doubt(zeta) < _DOUBT:
                 break
             found = float(np.sign(zeta)) * size(at)
+            under = max((z for v, z in points.items() if v < at), default=-np.inf)
+            if not under < found < min((z for v, z in points.items() if v > at), default=np.inf):
+                break
             points[at] = found
             if abs(found - zeta) < _SURE:
                 break

@@ -73,6 +73,8 @@ def test_the_end_of_the_range_is_a_limit_and_a_plateau_is_none() -> None:
     assert np.isnan(plateau.limits(0.95)[1])
     undefined = trace(lambda v: -0.5 * v**2 if v < 1.0 else -np.inf, 0.0, 1.0, REAL, 0.95)
     assert undefined.ends == ("reached", "undefined")
+    nowhere = trace(lambda v: -np.inf, 0.0, 1.0, REAL, 0.95)
+    assert np.all(np.isnan(nowhere.limits(0.95)))
 
 
 def test_a_higher_maximum_is_an_error() -> None:
