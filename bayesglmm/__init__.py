@@ -27,6 +27,7 @@ from bayesglmm.post.bootstrap import bootstrap
 from bayesglmm.post.caic import caic
 from bayesglmm.post.collinearity import vif
 from bayesglmm.post.compare import compare
+from bayesglmm.post.confint import confint
 from bayesglmm.post.emmeans import emmeans, emtrends
 from bayesglmm.post.icc import icc
 from bayesglmm.post.influence import influence
@@ -35,6 +36,7 @@ from bayesglmm.post.linear_hypothesis import wald_test
 from bayesglmm.post.overdispersion import overdispersion
 from bayesglmm.post.parameters import param_values
 from bayesglmm.post.predict import predict
+from bayesglmm.post.profile import profile
 from bayesglmm.post.r2 import r2
 from bayesglmm.post.refit import refit
 from bayesglmm.post.residuals import residuals
@@ -89,6 +91,7 @@ __all__ = [
     "compare",
     "cooks_distance",
     "drop1",
+    "confint",
     "emmeans",
     "emtrends",
     "fit",
@@ -107,6 +110,7 @@ __all__ = [
     "params",
     "predict",
     "r2",
+    "profile",
     "ranef",
     "refit",
     "residuals",

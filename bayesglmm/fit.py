@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
     from bayesglmm.post.bootstrap import Bootstrap
+    from bayesglmm.post.confint import Method
     from bayesglmm.post.emmeans import Means
     from bayesglmm.post.influence import Influence
+    from bayesglmm.post.profile import Profile
     from bayesglmm.post.residuals import Type
     from bayesglmm.post.summary import Summary
     from bayesglmm.post.variances import Distribution
@@ -235,6 +237,26 @@ class Fit:
         from bayesglmm.post.icc import icc
 
         return icc(self, distribution=distribution, level=level)
+
+    def confint(
+        self,
+        method: Method = "default",
+        *,
+        level: float = 0.95,
+        which: str | Sequence[str] | None = None,
+        nsim: int = 1000,
+        seed: int | None = None,
+    ) -> Table:
+        """Intervals of every parameter; see :func:`bayesglmm.confint`."""
+        from bayesglmm.post.confint import confint
+
+        return confint(self, method, level=level, which=which, nsim=nsim, seed=seed)
+
+    def profile(self, which: str | Sequence[str] | None = None, *, level: float = 0.99) -> Profile:
+        """The profile likelihood of an ML fit; see :func:`bayesglmm.profile`."""
+        from bayesglmm.post.profile import profile
+
+        return profile(self, which, level=level)
 
     @property
     def loglik(self) -> float:

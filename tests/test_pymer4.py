@@ -1027,3 +1027,13 @@ def test_bootstrap_intervals_of_odds_ratios() -> None:
     model.fit(conf_method="boot", nboot=4, seed=1, exponentiate=True)
     for name in ("conf_low", "conf_high"):
         np.testing.assert_allclose(model.result_fit[name], np.exp(logs[name]))
+
+
+def test_profile_intervals_reach_all_tables() -> None:
+    model = lmer("Reaction ~ Days + (Days | Subject)", data=load_dataset("sleep"))
+    model.fit(conf_method="profile")
+    # lme4: confint(profile(m)), of the fit by maximum likelihood
+    assert model.result_fit["conf_low"].to_list() == pytest.approx([237.6807, 7.3587], abs=1e-3)
+    assert model.ranef_var["conf_high"].to_list() == pytest.approx(
+        [37.7161, 0.6850, 8.7534, 28.8580], abs=1e-3
+    )

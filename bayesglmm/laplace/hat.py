@@ -8,9 +8,9 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from bayesglmm.design import Design
 from bayesglmm.families import Likelihood
-from bayesglmm.laplace.structure import Array, Integers
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.estimate import Estimate
+from bayesglmm.laplace.structure import Array, Integers
 
 
 def hat_diagonal(design: Design, likelihood: Likelihood, at: Estimate) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,11 +46,17 @@ class Coordinates:
         return self.structure.pack(lambdas)
 
 
-def coordinates(design: Design) -> Coordinates:
-    """Standardise the columns of a design with random effects."""
+def coordinates(
+    design: Design, transform: Callable[[Array, bool], Array] | None = None
+) -> Coordinates:
+    """Standardise the columns of a design with random effects.
+
+    ``transform`` gives T for the columns of a term, correlated or not; by default one that makes
+    them orthonormal.
+    """
     X, R = orthonormal(design.X)
     structure = structure_of(design.random)
-    transforms = tuple(_transform(t.Z, t.correlated) for t in design.random)
+    transforms = tuple((transform or _whitening)(t.Z, t.correlated) for t in design.random)
     columns = [design.random[f].Z @ transforms[f] for f in structure.order]
     return Coordinates(X, R, structure, np.concatenate(columns, axis=1), transforms)
 
@@ -82,7 +89,7 @@ def orthonormal(X: Array) -> tuple[Array, Array]:
     return Q, again @ R
 
 
-def _transform(Z: Array, correlated: bool) -> Array:
+def _whitening(Z: Array, correlated: bool) -> Array:
     rms = np.sqrt(np.einsum("nk,nk->k", Z, Z) / len(Z))
     T = np.diag(1.0 / np.where(rms > 0.0, rms, 1.0))
     if correlated and len(rms) > 1:

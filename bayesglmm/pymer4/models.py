@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bayesglmm.errors import check_choice
 from bayesglmm.laplace import ML
 from bayesglmm.post.bootstrap import bootstrap
+from bayesglmm.post.confint import confint
 from bayesglmm.pymer4.base import Model, Weights, check_method
 from bayesglmm.pymer4.columns import hinted
 from bayesglmm.pymer4.comparison import compare
@@ -20,7 +21,7 @@ from bayesglmm.pymer4.results import CONF_TYPES, NotFittedError, Scale
 __all__ = ["compare", "glm", "glmer", "lm", "lmer"]
 
 ConfMethod = Literal["wald", "satterthwaite"]
-MixedConfMethod = Literal["wald", "satterthwaite", "boot"]
+MixedConfMethod = Literal["wald", "satterthwaite", "boot", "profile"]
 ConfType = Literal["perc", "norm", "basic"]
 
 
@@ -199,6 +200,8 @@ class _Mixed(Model):
             boots = bootstrap(results.fit, nboot, seed=seed, progress=verbose)
             found = boots.confint(kind=CONF_TYPES[conf_type])
             self._results = replace(results, intervals=found, boots=boots, conf_type=conf_type)
+        elif conf_method == "profile":
+            self._results = replace(results, intervals=confint(results.fit, "profile"))
         return self.summary() if summary else None
 
 
@@ -253,7 +256,8 @@ class lmer(_Mixed):
         conf_method
             ``"satterthwaite"`` degrees of freedom, or ``"wald"`` for normal intervals (infinite
             df; pymer4 takes n - p - 1 here), or ``"boot"`` for intervals by the parametric
-            bootstrap, those of :attr:`ranef_var` included (df and p values: satterthwaite).
+            bootstrap, or ``"profile"`` from the profile likelihood (not in pymer4), those of
+            :attr:`ranef_var` included (df and p values: satterthwaite).
         exponentiate
             Show exp(coefficient).
         REML
@@ -264,7 +268,7 @@ class lmer(_Mixed):
             Of the bootstrap: number of refits, ``"perc"``, ``"norm"`` or ``"basic"`` intervals,
             and a whole number that makes it reproducible.
         """
-        check_method(conf_method, ("satterthwaite", "wald", "boot"))
+        check_method(conf_method, ("satterthwaite", "wald", "boot", "profile"))
         reml = self.REML if REML is None else REML
         df: Any = "asymptotic" if conf_method == "wald" else "satterthwaite"
         return self._fit_mixed(
@@ -337,7 +341,7 @@ class glmer(_Mixed):
 
         ``conf_method="boot"`` and its arguments are those of :meth:`lmer.fit`.
         """
-        check_method(conf_method, ("wald", "boot"))
+        check_method(conf_method, ("wald", "boot", "profile"))
         nodes = self.nAGQ if nAGQ is None else nAGQ
         # A Gaussian glmer with the identity link is an lmer, in R too, REML included.
         linear = self.family == "gaussian" and self.link in ("default", "identity")
