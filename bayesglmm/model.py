@@ -174,6 +174,13 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     return Fit(model, method, SampledPosterior(model.design, sample(model, method)))
 
 
+def not_estimable(design: Design) -> str:
+    """Say which coefficients cannot be estimated: ``1 coefficient not estimable: x2 = 2 x``."""
+    d = len(design.aliased)
+    shown = "; ".join(design.aliased[:5]) + ("; …" if d > 5 else "")
+    return f"{d} coefficient{'s' if d > 1 else ''} not estimable: {shown}"
+
+
 def check_response(design: Design, family: Family) -> None:
     """Refuse a response that the family cannot have produced.
 

@@ -89,6 +89,24 @@ MODELS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = 
     ("weights type", m("y ~ x", weights=object()), bg.DataError, ("weights", "column name")),
     ("weights zero", m("y ~ x", weights="w0"), bg.DataError, ("weight", "zero")),
     ("weights negative", m("y ~ x", weights="wneg"), bg.DataError, ("weights", "row 0", "-1")),
+    (
+        "contrasts unused",
+        m("y ~ colour", contrasts={"two": "sum"}),
+        bg.DataError,
+        ("contrasts", "'two'", "does not use", "'colour'"),
+    ),
+    (
+        "contrasts of a group",
+        m("y ~ colour + (1|g)", contrasts={"g": "sum"}),
+        bg.DataError,
+        ("contrasts", "'g'", "only groups by", "'colour'"),
+    ),
+    (
+        "factors unused",
+        m("y ~ colour", factors=["h"]),
+        bg.DataError,
+        ("factors", "'h'", "does not use", "'colour'"),
+    ),
     ("offset column", m("y ~ x", offset="siez"), bg.DataError, ("offset", "'siez'", "'size'")),
     (
         "trials column",
@@ -139,7 +157,6 @@ MODELS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = 
     ("infinite", m("y ~ inf"), bg.DataError, ("'inf'", "infinite")),
     ("infinite response", m("inf ~ x"), bg.DataError, ("inf", "infinite")),
     ("infinite by function", m("log(n) ~ x"), bg.DataError, ("log(n)", "infinite")),
-    ("aliased", m("y ~ x + I(2*x)"), bg.DataError, ("I(2 * x)", "combination of x")),
     ("lm with bars", lambda: bg.lm("y ~ x + (1|g)", DATA), bg.ChoiceError, ("lm:", "lmer()")),
     ("lmer without", lambda: bg.lmer("y ~ x", DATA), bg.ChoiceError, ("lmer:", "lm()", "(1|g)")),
     (

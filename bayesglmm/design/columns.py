@@ -273,18 +273,21 @@ def is_text(series: pl.Series) -> bool:
     return isinstance(series.dtype, _TEXT) or series.dtype == pl.Boolean
 
 
-def is_missing(series: pl.Series) -> pl.Series:
+def is_missing(series: pl.Series) -> NDArray[np.bool_]:
     """Mark nulls and NaNs.
 
     Returns
     -------
-    polars.Series
-        Boolean, (n,), without nulls.
+    ndarray of bool, (n,)
     """
-    gone = series.is_null()
+    if series.null_count():
+        gone = series.is_null().to_numpy()
+        if series.dtype.is_float():
+            gone = gone | series.is_nan().fill_null(True).to_numpy()
+        return gone
     if series.dtype.is_float():
-        gone = gone | series.is_nan().fill_null(True)
-    return gone
+        return np.asarray(np.isnan(series.to_numpy()))
+    return np.zeros(series.len(), dtype=bool)
 
 
 def _label(value: object) -> str:
@@ -328,7 +331,7 @@ def labels(series: pl.Series) -> pl.Series:
         raise DataError(f"column {series.name!r} has type {dtype}; it cannot be a factor")
     if dtype == pl.Null:
         return series.cast(pl.String)
-    values = series.set(is_missing(series), None) if dtype.is_float() else series
+    values = series.fill_nan(None) if dtype.is_float() else series
     found = values.unique().drop_nulls()
     new = pl.Series([_label(v) for v in found.to_list()], dtype=pl.String)
     return values.replace_strict(found, new, default=None, return_dtype=pl.String)
@@ -369,10 +372,10 @@ def make_factor(
     name = series.name
     dtype = series.dtype
     wanted = [_label(v) for v in given]
+    found = _distinct(series)
     if not wanted and (dtype.is_numeric() or dtype.is_temporal()):
-        found = series.filter(~is_missing(series)).unique().sort()
-        return Factor(name, tuple(labels(found).to_list()), ordered)
-    present = {v for v in labels(series).unique().to_list() if v is not None}
+        return Factor(name, tuple(labels(found.sort()).to_list()), ordered)
+    present = set(labels(found).to_list())
     if wanted:
         left_out = sorted(present - set(wanted))
         if left_out:
@@ -408,11 +411,47 @@ def codes(series: pl.Series, factor: Factor) -> NDArray[np.intp]:
     >>> codes(pl.Series(["b", None, "z"]), Factor("x", ("a", "b"))).tolist()
     [1, -1, -2]
     """
-    text = labels(series)
     known = pl.Enum(factor.levels)
-    position = text.cast(known, strict=False).to_physical().cast(pl.Int64).fill_null(-2)
-    out = position.to_numpy().astype(np.intp)
-    out[text.is_null().to_numpy()] = -1
+    if series.dtype == pl.String:
+        position = series.cast(known, strict=False).to_physical()
+        if not position.null_count():
+            return position.to_numpy().astype(np.intp)
+        out = position.cast(pl.Int64).fill_null(-2).to_numpy().astype(np.intp)
+        out[series.is_null().to_numpy()] = -1
+        return out
+    found = _distinct(series)
+    place = labels(found).cast(known, strict=False).to_physical().cast(pl.Int64).fill_null(-2)
+    return _looked_up(series, found, place.to_numpy().astype(np.intp))
+
+
+def _distinct(series: pl.Series) -> pl.Series:
+    """The values that occur, without missing ones, in any order."""
+    if series.dtype == pl.String:  # polars finds the distinct ones faster among categories
+        series = series.cast(pl.Categorical)
+    found = series.unique()
+    return found.filter(~is_missing(found))
+
+
+def _looked_up(series: pl.Series, found: pl.Series, place: NDArray[np.intp]) -> NDArray[np.intp]:
+    """For each row the place of its value among those found; -1 where it is missing."""
+    gone = is_missing(series)
+    if not found.len():
+        return np.full(series.len(), -1, dtype=np.intp)
+    if series.dtype == pl.Boolean:
+        series, found = series.cast(pl.UInt8), found.cast(pl.UInt8)
+    if gone.any():
+        series = series.set(pl.Series(gone), found[0])
+    values, keys = series.to_physical().to_numpy(), found.to_physical().to_numpy()
+    low, high = (int(keys.min()), int(keys.max())) if keys.dtype.kind in "iu" else (0, -1)
+    if 0 <= high - low < 4 * len(values) + 1024:
+        table = np.zeros(high - low + 1, dtype=np.intp)
+        table[np.subtract(keys, keys.min(), dtype=np.int64, casting="unsafe")] = place
+        # In 64 bits, because 127 - (-128) is no 8-bit number.
+        out = table[np.subtract(values, keys.min(), dtype=np.int64, casting="unsafe")]
+    else:
+        order = np.argsort(keys)
+        out = place[order][np.searchsorted(keys[order], values)]
+    out[gone] = -1
     return out
 
 
@@ -429,7 +468,7 @@ def numbers(series: pl.Series, formula: str = "") -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, (n,)
-        NaN where missing.
+        NaN where missing. It may share memory with the column: copy it to keep it.
 
     Raises
     ------
@@ -447,7 +486,7 @@ def numbers(series: pl.Series, formula: str = "") -> NDArray[np.float64]:
             f"column {series.name!r} is not numeric (its type is {dtype})"
             + caret(formula, find_name(formula, series.name), len(series.name))
         )
-    return np.array(series.cast(pl.Float64).to_numpy(), dtype=np.float64)
+    return np.asarray(series.cast(pl.Float64).to_numpy(), dtype=np.float64)
 
 
 def _listed(values: Iterable[str], most: int = 12) -> str:

@@ -29,7 +29,7 @@ class Response:
         The left-hand side as written.
     y
         (n,) float64: the values; 0 and 1 for two levels; the proportion of successes when there
-        are trials.
+        are trials (0 where there are none of them).
     trials
         (n,) float64, ones where the formula gives none.
     levels
@@ -160,14 +160,14 @@ def _proportion(text: str, success: NDArray[np.float64], trials: NDArray[np.floa
     for name, values in (("the number of successes", success), ("the number of trials", trials)):
         if not np.isfinite(values).all():
             raise DataError(f"{text}: {name} is not finite in {_where(~np.isfinite(values))}")
-    if (trials <= 0).any():
-        raise DataError(f"{text}: the number of trials is not positive in {_where(trials <= 0)}")
+    if (trials < 0).any():
+        raise DataError(f"{text}: the number of trials is negative in {_where(trials < 0)}")
     if (success < 0).any():
         raise DataError(f"{text}: the number of successes is negative in {_where(success < 0)}")
     over = success > trials
     if over.any():
         raise DataError(f"{text}: there are more successes than trials in {_where(over)}")
-    return Response(text, _frozen(success / trials), _frozen(trials))
+    return Response(text, _frozen(success / np.where(trials > 0, trials, 1.0)), _frozen(trials))
 
 
 def _expression(text: str, frame: pl.DataFrame, roles: Roles) -> NDArray[np.float64]:

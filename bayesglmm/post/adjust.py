@@ -46,13 +46,17 @@ def adjusted_p(adjust: str, statistic: Array, df: Array, n_means: int) -> Array:
     Parameters
     ----------
     statistic, df
-        (m,) t or z statistics and their degrees of freedom.
+        (m,) t or z statistics and their degrees of freedom; NaN for no test.
     n_means
         Number of means compared, for Tukey's method.
     """
     p = two_sided(statistic, df)
     m = len(p)
     if adjust == "none" or m == 1:
+        return p
+    known = ~np.isnan(p)
+    if adjust in ("bonferroni", "holm", "fdr") and not known.all():  # as R's p.adjust
+        p[known] = adjusted_p(adjust, statistic[known], df[known], n_means)
         return p
     if adjust == "tukey":
         from scipy.stats import studentized_range

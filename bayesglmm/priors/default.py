@@ -153,6 +153,12 @@ def choose_priors(
         elif name == "sigma" and sigma:
             _needs(name, prior, "positive")
             sigma = [prior]
+        elif name in design.all_names:
+            raise ChoiceError(
+                f"priors[{name!r}]: this coefficient cannot be estimated and is not in the model "
+                f"({'; '.join(c for c in design.aliased if c.startswith(f'{name} = '))}); set "
+                "the priors of the coefficients it is a combination of"
+            )
         elif not _set_group_prior(design, name, prior, sds, correlations):
             allowed = [*design.names, "slopes", *(["sigma"] if sigma else [])]
             for term in design.random:
