@@ -105,7 +105,7 @@ def model(
             BayesglmmWarning,
             stacklevel=2,
         )
-    likelihood = Likelihood(chosen, chosen_link, design.y, design.weights * design.trials)
+    likelihood = Likelihood(chosen, chosen_link, design.y, design.total_weights)
     return Model(design, chosen, chosen_link, choose_priors(design, likelihood, priors))
 
 

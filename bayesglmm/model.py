@@ -48,8 +48,7 @@ class Model:
     def likelihood(self) -> Likelihood:
         """The family and link bound to the response."""
         design = self.design
-        w = design.weights * design.trials
-        return Likelihood(self.family, self.link, design.y, w)
+        return Likelihood(self.family, self.link, design.y, design.total_weights)
 
     @property
     def formula(self) -> str:
@@ -206,7 +205,7 @@ def check_response(design: Design, family: Family) -> None:
             f"response {response.name!r} is constant ({response.y[0]:g}): random effects cannot "
             "be estimated from it; check the response"
         )
-    family.check(response.y, design.weights * response.trials, response.name)
+    family.check(response.y, design.total_weights, response.name)
 
 
 Missing = Literal["drop", "error"]

@@ -8,6 +8,7 @@ Models*, section 5.4; the rule of R's package estimability).
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ __all__ = ["Aliasing", "find_aliasing"]
 # A column whose distance from the span of those before it, relative to its length, is below this
 # is a combination of them; R has 1e-7 in lm and lmer, 1e-11 in glm.
 _TOLERANCE = 1e-8
+_CLEAR = 1e-5
 # Relative size of l'N that counts as rounding.
 _ESTIMABLE = 1e-6
 _ROWS = 1 << 16  # rows factorised at a time
@@ -122,9 +124,16 @@ def find_aliasing(X: NDArray[np.float64], names: tuple[str, ...]) -> Aliasing:
         span. Neither units nor the order of rows matter.
     """
     count = X.shape[1]
-    size = np.sqrt(np.einsum("ij,ij->j", X, X))
+    gram = X.T @ X
+    size = np.sqrt(np.diag(gram))
+    unit = np.where(size > 0, size, 1.0)
+    with contextlib.suppress(np.linalg.LinAlgError):
+        # A pivot is the distance of a column from those before it. Cross-products know half of
+        # its digits: that is enough to say that it is not small.
+        if np.diag(np.linalg.cholesky(gram / np.outer(unit, unit))).min(initial=1.0) > _CLEAR:
+            return Aliasing.none(names)
     # Column k of the triangle has the same inner products as column k of X, scaled to length one.
-    triangle = _triangle(X) / np.where(size > 0, size, 1.0)
+    triangle = _triangle(X) / unit
     if len(triangle) == count and np.abs(np.diag(triangle)).min(initial=1.0) > _TOLERANCE:
         return Aliasing.none(names)
     basis = np.zeros((len(triangle), 0))

@@ -1,4 +1,4 @@
-"""Data in: any data frame becomes a polars frame; factors get levels, levels get codes.
+"""Data in: any data frame becomes a polars frame with checked columns.
 
 The caller's data are never changed: everything here builds new objects.
 """
@@ -17,7 +17,7 @@ from bayesglmm.errors import DataError, caret, nearest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Factor", "Table", "codes", "labels", "make_factor", "numbers", "read", "to_polars"]
+__all__ = ["Table", "column", "find_name", "is_missing", "numbers", "read", "to_polars"]
 
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
 
@@ -36,25 +36,6 @@ class Table:
 
     frame: pl.DataFrame
     ordered: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Factor:
-    """A categorical column: its name and its levels in order.
-
-    Attributes
-    ----------
-    name
-        Column name.
-    levels
-        Labels as R prints them, in order.
-    ordered
-        Whether it is an ordered factor (polynomial coding by default, as in R).
-    """
-
-    name: str
-    levels: tuple[str, ...]
-    ordered: bool = False
 
 
 def to_polars(data: object) -> pl.DataFrame:
@@ -196,7 +177,7 @@ def _from_pandas_column(name: str, values: Any) -> tuple[pl.Series, bool]:
 
 
 def _category_labels(name: str, categories: Iterable[object]) -> list[str]:
-    found = [_label(c) for c in categories]
+    found = [label(c) for c in categories]
     if len(set(found)) != len(found):
         raise DataError(f"two categories of column {name!r} have the same label")
     return found
@@ -290,169 +271,13 @@ def is_missing(series: pl.Series) -> NDArray[np.bool_]:
     return np.zeros(series.len(), dtype=bool)
 
 
-def _label(value: object) -> str:
+def label(value: object) -> str:
     """One value as R's as.character prints it."""
     if isinstance(value, bool | np.bool_):
         return "TRUE" if value else "FALSE"
     if isinstance(value, float | np.floating):
         return f"{float(value):.15g}"
     return str(value)
-
-
-def labels(series: pl.Series) -> pl.Series:
-    """Give the factor label of every value.
-
-    Parameters
-    ----------
-    series
-        Any column: text, categories, integers, floats, truth values, dates.
-
-    Returns
-    -------
-    polars.Series
-        Strings, (n,); null where the value is missing. 3 is "3", 1.5 is "1.5", True is "TRUE".
-
-    Raises
-    ------
-    DataError
-        For nested columns, which have no label.
-
-    Examples
-    --------
-    >>> labels(pl.Series([1.5, 2.0, None])).to_list()
-    ['1.5', '2', None]
-    """
-    dtype = series.dtype
-    if dtype == pl.String:
-        return series
-    if isinstance(dtype, pl.Categorical | pl.Enum) or dtype.is_integer():
-        return series.cast(pl.String)
-    if dtype.is_nested() or dtype in (pl.Object, pl.Binary):
-        raise DataError(f"column {series.name!r} has type {dtype}; it cannot be a factor")
-    if dtype == pl.Null:
-        return series.cast(pl.String)
-    values = series.fill_nan(None) if dtype.is_float() else series
-    found = values.unique().drop_nulls()
-    new = pl.Series([_label(v) for v in found.to_list()], dtype=pl.String)
-    return values.replace_strict(found, new, default=None, return_dtype=pl.String)
-
-
-def make_factor(
-    series: pl.Series, *, given: Iterable[object] = (), ordered: bool = False
-) -> Factor:
-    """Find the levels of a column: those present, in order.
-
-    Parameters
-    ----------
-    series
-        The column, (n,).
-    given
-        Levels in the wanted order; the rest of the rule applies when empty.
-    ordered
-        Whether it is an ordered factor.
-
-    Returns
-    -------
-    Factor
-        Levels in the order given; else of an Enum's categories; else numbers by size, text by
-        character code. Levels that do not occur are dropped.
-
-    Raises
-    ------
-    DataError
-        When `given` leaves out a value that occurs.
-
-    Examples
-    --------
-    >>> make_factor(pl.Series("x", [10, 9, 10])).levels
-    ('9', '10')
-    >>> make_factor(pl.Series("x", ["b", "a"]), given=["b", "a"]).levels
-    ('b', 'a')
-    """
-    name = series.name
-    dtype = series.dtype
-    wanted = [_label(v) for v in given]
-    found = _distinct(series)
-    if not wanted and (dtype.is_numeric() or dtype.is_temporal()):
-        return Factor(name, tuple(labels(found.sort()).to_list()), ordered)
-    present = set(labels(found).to_list())
-    if wanted:
-        left_out = sorted(present - set(wanted))
-        if left_out:
-            raise DataError(
-                f"factors[{name!r}] lists the levels {_listed(wanted)}, but the column also "
-                f"holds {_listed(left_out)}"
-            )
-        order = list(dict.fromkeys(wanted))
-    elif isinstance(dtype, pl.Enum):
-        order = dtype.categories.to_list()
-    else:
-        order = sorted(present)
-    return Factor(name, tuple(v for v in order if v in present), ordered)
-
-
-def codes(series: pl.Series, factor: Factor) -> NDArray[np.intp]:
-    """Find the level of every row.
-
-    Parameters
-    ----------
-    series
-        The column, (n,).
-    factor
-        Its levels.
-
-    Returns
-    -------
-    ndarray of intp, (n,)
-        Position in ``factor.levels``; -1 for a missing value, -2 for a value that is no level.
-
-    Examples
-    --------
-    >>> codes(pl.Series(["b", None, "z"]), Factor("x", ("a", "b"))).tolist()
-    [1, -1, -2]
-    """
-    known = pl.Enum(factor.levels)
-    if series.dtype == pl.String:
-        position = series.cast(known, strict=False).to_physical()
-        if not position.null_count():
-            return position.to_numpy().astype(np.intp)
-        out = position.cast(pl.Int64).fill_null(-2).to_numpy().astype(np.intp)
-        out[series.is_null().to_numpy()] = -1
-        return out
-    found = _distinct(series)
-    place = labels(found).cast(known, strict=False).to_physical().cast(pl.Int64).fill_null(-2)
-    return _looked_up(series, found, place.to_numpy().astype(np.intp))
-
-
-def _distinct(series: pl.Series) -> pl.Series:
-    """The values that occur, without missing ones, in any order."""
-    if series.dtype == pl.String:  # polars finds the distinct ones faster among categories
-        series = series.cast(pl.Categorical)
-    found = series.unique()
-    return found.filter(~is_missing(found))
-
-
-def _looked_up(series: pl.Series, found: pl.Series, place: NDArray[np.intp]) -> NDArray[np.intp]:
-    """For each row the place of its value among those found; -1 where it is missing."""
-    gone = is_missing(series)
-    if not found.len():
-        return np.full(series.len(), -1, dtype=np.intp)
-    if series.dtype == pl.Boolean:
-        series, found = series.cast(pl.UInt8), found.cast(pl.UInt8)
-    if gone.any():
-        series = series.set(pl.Series(gone), found[0])
-    values, keys = series.to_physical().to_numpy(), found.to_physical().to_numpy()
-    low, high = (int(keys.min()), int(keys.max())) if keys.dtype.kind in "iu" else (0, -1)
-    if 0 <= high - low < 4 * len(values) + 1024:
-        table = np.zeros(high - low + 1, dtype=np.intp)
-        table[np.subtract(keys, keys.min(), dtype=np.int64, casting="unsafe")] = place
-        # In 64 bits, because 127 - (-128) is no 8-bit number.
-        out = table[np.subtract(values, keys.min(), dtype=np.int64, casting="unsafe")]
-    else:
-        order = np.argsort(keys)
-        out = place[order][np.searchsorted(keys[order], values)]
-    out[gone] = -1
-    return out
 
 
 def numbers(series: pl.Series, formula: str = "") -> NDArray[np.float64]:
@@ -487,10 +312,3 @@ def numbers(series: pl.Series, formula: str = "") -> NDArray[np.float64]:
             + caret(formula, find_name(formula, series.name), len(series.name))
         )
     return np.asarray(series.cast(pl.Float64).to_numpy(), dtype=np.float64)
-
-
-def _listed(values: Iterable[str], most: int = 12) -> str:
-    """Name values for a message, not more than `most`."""
-    found = list(values)
-    text = ", ".join(repr(v) for v in found[:most])
-    return text + (f", … ({len(found)} in all)" if len(found) > most else "")

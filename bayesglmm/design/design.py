@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -101,6 +102,13 @@ class Design:
     def trials(self) -> NDArray[np.float64]:
         """The numbers of trials, (n,)."""
         return self.response.trials
+
+    @cached_property
+    def total_weights(self) -> NDArray[np.float64]:
+        """Prior weights times trials, (n,): the weights of the likelihood."""
+        if (self.trials == 1.0).all():
+            return self.weights
+        return self.weights * self.trials
 
     @property
     def dropped(self) -> int:
@@ -225,22 +233,24 @@ def build(
     _refuse_infinite(frame, numeric, formula.text)
     complete = frame.height
 
-    weight = _values("weights", given["weights"], frame, rows)
-    _check_weights(weight, rows)
-    frame, rows = _counted(frame, rows, weight, "weight")
+    if given["weights"] is not None:
+        weight = _values("weights", given["weights"], frame, rows)
+        _check_weights(weight, rows)
+        frame, rows = _counted(frame, rows, weight, "weight")
     response = _response(formula, given["trials"], frame, rows, roles)
     if not response.trials.all():
         frame, rows = _counted(frame, rows, response.trials, "number of trials")
         response = _response(formula, given["trials"], frame, rows, roles)
-    if frame.height < complete:
-        weight = _values("weights", given["weights"], frame, rows)
 
     fixed, X = estimable_part(*build_part(formula.fixed, frame, roles))
     random = random_terms(formula.bars, frame, roles)
-    shift = _values("offset", given["offset"], frame, rows) + _offset(formula, frame)
+    shift = _values("offset", given["offset"], frame, rows)
+    if formula.offsets:
+        shift = shift + _offset(formula, frame)
     if not np.isfinite(shift).all():
         bad = int(np.flatnonzero(~np.isfinite(shift))[0])
         raise DataError(f"the offset is infinite or undefined in row {int(rows[bad])}")
+    weight = _values("weights", given["weights"], frame, rows)
     for array in (X, shift, weight, rows):
         array.setflags(write=False)
     return Design(
@@ -368,9 +378,9 @@ def _complete(
 ) -> tuple[pl.DataFrame, NDArray[np.intp]]:
     """Keep the rows without missing values in the columns used."""
     gone = _missing(frame, used, text)
-    rows = np.flatnonzero(~gone)
     if not gone.any():
-        return frame, rows
+        return frame, np.arange(frame.height)
+    rows = np.flatnonzero(~gone)
     holed = [c for c in used if is_missing(frame.get_column(c)).any()]
     where = ", ".join(f"{c} ({int(is_missing(frame.get_column(c)).sum())})" for c in holed)
     if missing == "error":
@@ -386,7 +396,7 @@ def _complete(
 
 def _refuse_infinite(frame: pl.DataFrame, names: Iterable[str], text: str) -> None:
     for name in names:
-        bad = frame.get_column(name).is_infinite()
+        bad = np.isinf(frame.get_column(name).to_numpy())
         if bad.any():
             raise DataError(
                 f"column {name!r} is infinite in {int(bad.sum())} rows"

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 
 from bayesglmm.design.codings import Coding
-from bayesglmm.design.columns import Factor, codes, numbers
+from bayesglmm.design.columns import numbers
+from bayesglmm.design.factors import Factor, codes
 from bayesglmm.design.terms import Piece, evaluate
 from bayesglmm.errors import DataError, nearest
 

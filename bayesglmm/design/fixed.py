@@ -19,16 +19,15 @@ import polars as pl
 from bayesglmm.design.aliasing import Aliasing, find_aliasing
 from bayesglmm.design.codings import Coding, Poly, Treatment, coding_of
 from bayesglmm.design.columns import (
-    Factor,
     column,
     find_name,
     is_missing,
     is_text,
-    make_factor,
     numbers,
     to_polars,
 )
 from bayesglmm.design.encode import Columns, encode, is_categorical, series_of
+from bayesglmm.design.factors import Factor, factorise, make_factor
 from bayesglmm.design.spans import products_of
 from bayesglmm.design.terms import Piece, evaluate, read_terms
 from bayesglmm.errors import DataError, caret
@@ -68,8 +67,12 @@ class Roles:
 
     def factor(self, series: pl.Series) -> Factor:
         """The levels of a column."""
+        return self.factorise(series)[0]
+
+    def factorise(self, series: pl.Series) -> tuple[Factor, NDArray[np.intp]]:
+        """The levels of a column and the code of every row, (n,)."""
         name = series.name
-        return make_factor(series, given=self.factors.get(name, ()), ordered=name in self.ordered)
+        return factorise(series, given=self.factors.get(name, ()), ordered=name in self.ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,10 +406,12 @@ def _multiplied(
     cells: Sequence[Cell], values: Mapping[str, Columns], n: int
 ) -> NDArray[np.float64]:
     """X (n, p), column by column, so that no factor is ever spread out over all its levels."""
-    X = np.ones((n, len(cells)))
+    X = np.empty((n, len(cells)))
     for j, cell in enumerate(cells):
-        for name, reduced, k in cell.factors:
-            X[:, j] *= values[name].column(k, reduced)
+        columns = (values[name].column(k, reduced) for name, reduced, k in cell.factors)
+        X[:, j] = next(columns, 1.0)
+        for more in columns:
+            X[:, j] *= more
     return X
 
 

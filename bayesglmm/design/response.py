@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from bayesglmm.design.columns import Factor, codes, column, numbers
+from bayesglmm.design.columns import column, numbers
+from bayesglmm.design.factors import Factor, codes
 from bayesglmm.design.fixed import Roles
 from bayesglmm.design.terms import evaluate, r_name, variables
 from bayesglmm.errors import DataError, FormulaError
@@ -213,6 +214,6 @@ def _where(bad: NDArray[np.bool_]) -> str:
 
 
 def _frozen(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = np.array(array, dtype=np.float64)
+    out = array if array.flags.owndata else array.copy()  # a view belongs to the caller's data
     out.setflags(write=False)
     return out

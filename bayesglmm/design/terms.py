@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from bayesglmm.design.columns import column, find_name, is_text, labels
+from bayesglmm.design.columns import column, find_name, is_text
+from bayesglmm.design.factors import labels
 from bayesglmm.errors import DataError, FormulaError, nearest
 
 __all__ = ["Piece", "Term", "evaluate", "functions", "r_name", "read_terms", "variables"]
