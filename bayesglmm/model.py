@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bayesglmm.design import Design
-from bayesglmm.errors import BayesglmmWarning, DataError, OptionError, check_choice, nearest
+from bayesglmm.errors import (
+    BayesglmmWarning,
+    DataError,
+    FitError,
+    OptionError,
+    check_choice,
+    nearest,
+)
 from bayesglmm.families import Family, Likelihood, Link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts.options import NUTS, Centring
@@ -164,6 +171,7 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     from bayesglmm.posterior.sampled import SampledPosterior
 
     if isinstance(method, ML):
+        check_effects(model)
         estimate = maximum_likelihood(model.design, model.likelihood, method)
         if estimate.outcome.notes:
             warnings.warn("\n".join(estimate.outcome.notes), BayesglmmWarning, stacklevel=3)
@@ -171,6 +179,26 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     from bayesglmm.nuts.sampler import sample
 
     return Fit(model, method, SampledPosterior(model.design, sample(model, method)))
+
+
+def check_effects(model: Model) -> None:
+    """Refuse random effects that maximum likelihood cannot tell from the residual (as lme4).
+
+    Raises
+    ------
+    FitError
+        If a term of a model with a residual variance has as many effects as there are rows.
+    """
+    n = model.design.n
+    for term in model.design.random:
+        if model.family.has_scale and n <= term.J * term.K:
+            size = f"{term.J} levels" + (f" x {term.K} columns" if term.K > 1 else "")
+            raise FitError(
+                f"term {term.name!r} has {term.J * term.K} random effects ({size}) for {n} rows: "
+                "they cannot be told apart from the residual variance; remove "
+                + ("random slopes" if n > term.J else "the term")
+                + ', or fit with priors: fit("nuts")'
+            )
 
 
 def not_estimable(design: Design) -> str:
@@ -200,10 +228,12 @@ def check_response(design: Design, family: Family) -> None:
             f"a number of trials was given, but family={family.name!r} has none; use "
             "family='binomial'"
         )
-    if design.random and design.n > 1 and np.ptp(response.y) == 0.0:
+    constant = design.n > 1 and np.ptp(response.y) == 0.0
+    if constant and (design.random or family.has_scale):
+        what = "random effects" if design.random else "a residual variance"
         raise DataError(
-            f"response {response.name!r} is constant ({response.y[0]:g}): random effects cannot "
-            "be estimated from it; check the response"
+            f"response {response.name!r} is constant ({response.y[0]:g}): {what} cannot be "
+            "estimated from it; check the response"
         )
     family.check(response.y, design.total_weights, response.name)
 

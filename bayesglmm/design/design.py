@@ -381,17 +381,17 @@ def _complete(
     if not gone.any():
         return frame, np.arange(frame.height)
     rows = np.flatnonzero(~gone)
-    holed = [c for c in used if is_missing(frame.get_column(c)).any()]
-    where = ", ".join(f"{c} ({int(is_missing(frame.get_column(c)).sum())})" for c in holed)
+    if missing == "drop" and rows.size:
+        return frame.filter(~gone), rows
+    holes = {name: int(is_missing(frame.get_column(name)).sum()) for name in used}
+    where = ", ".join(f"{name} ({count})" for name, count in holes.items() if count)
     if missing == "error":
         first = ", ".join(str(int(r)) for r in np.flatnonzero(gone)[:5])
         raise DataError(
             f"{int(gone.sum())} of {frame.height} rows have missing values (first: rows {first}); "
             f"by column: {where}. missing='drop' leaves them out"
         )
-    if not rows.size:
-        raise DataError(f"every row has a missing value; by column: {where}")
-    return frame.filter(~gone), rows
+    raise DataError(f"every row has a missing value; by column: {where}")
 
 
 def _refuse_infinite(frame: pl.DataFrame, names: Iterable[str], text: str) -> None:

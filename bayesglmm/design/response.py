@@ -71,8 +71,10 @@ def response_columns(text: str, known: list[str], formula: str) -> tuple[str, ..
     ('s', 'n')
     """
     if _is_name(text):
-        column(pl.DataFrame(schema=dict.fromkeys(known, pl.Float64)), text.strip("`"), formula)
-        return (text.strip("`"),)
+        name = text.strip("`")
+        if name not in known:
+            column(pl.DataFrame(schema=dict.fromkeys(known, pl.Float64)), name, formula)
+        return (name,)
     used = [c for part in _parts(text, formula) for c in variables(part, known, formula)[1]]
     return tuple(dict.fromkeys(used))
 

@@ -16,7 +16,7 @@ from bayesglmm.laplace.covariance import (
 )
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.glm import fit_glm
-from bayesglmm.laplace.judge import invert_information, judge, separation_notes, snap_to_zero
+from bayesglmm.laplace.judge import invert_information, judge, snap_to_zero
 from bayesglmm.laplace.marginal import Problem, Value, laplace
 from bayesglmm.laplace.optimise import hessian, maximise
 from bayesglmm.laplace.options import ML
@@ -101,9 +101,6 @@ def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Es
     else:
         block = slice(k, k + p)
         vcov = root @ everything[block, block] @ root.T
-    separated = separation_notes(likelihood, design.X @ beta)
-    if separated:  # the likelihood is flat towards infinity: there is no curvature to read
-        vcov = np.full_like(vcov, np.nan)
     outcome, component_cov = judge(
         design,
         covariance,
@@ -113,7 +110,7 @@ def generalised_mixed(design: Design, likelihood: Likelihood, options: ML) -> Es
         best,
         scale_cov,
         flat[:, order],
-        separated,
+        (),
     )
     raw = transformed(covariance, theta, transforms)
     values = component_values(covariance, raw, 1.0)

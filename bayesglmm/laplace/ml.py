@@ -18,10 +18,10 @@ from bayesglmm.laplace.blocks import Array, layout_of
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.generalised import generalised_mixed
 from bayesglmm.laplace.glm import fit_glm
-from bayesglmm.laplace.judge import separation_notes
 from bayesglmm.laplace.linear import linear_mixed
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
+from bayesglmm.laplace.separation import judge_separation
 from bayesglmm.laplace.threads import blas_threads
 
 
@@ -50,10 +50,12 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
     Q, R = np.linalg.qr(design.X)
     columns = replace(design, X=Q)
     if not design.random:
-        return without_effects(columns, likelihood, linear).for_columns(R)
-    fit = linear_mixed if linear else generalised_mixed
-    with blas_threads(layout_of(design.random).q):
-        return fit(columns, likelihood, options).for_columns(R)
+        found = without_effects(columns, likelihood, linear)
+    else:
+        fit = linear_mixed if linear else generalised_mixed
+        with blas_threads(layout_of(design.random).q):
+            found = fit(columns, likelihood, options)
+    return judge_separation(found.for_columns(R), design, likelihood)
 
 
 def _check_quadrature(design: Design, linear: bool) -> None:
@@ -86,9 +88,9 @@ def without_effects(design: Design, likelihood: Likelihood, linear: bool) -> Est
     if has_scale and ml_sigma <= 1e-12 * float(np.max(np.abs(likelihood.y))):
         raise FitError("the response is fitted exactly: its residual variance is zero")
     log_sigma_cov = np.full((1, 1), 1.0 / (2.0 * design.n)) if has_scale else np.zeros((0, 0))
-    notes = separation_notes(likelihood, at.eta - design.offset)
+    notes: tuple[str, ...] = ()
     if at.decrement >= 1e-8:
-        notes += (
+        notes = (
             "The search stopped before the gradient vanished, at the edge of what the link "
             "allows: standard errors mean nothing. Try the family's default link.",
         )
