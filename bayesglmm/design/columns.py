@@ -5,6 +5,7 @@ The caller's data are never changed: everything here builds new objects.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,7 @@ def _from_mapping(data: Mapping[Any, Any]) -> Table:
             if is_ordered:
                 ordered.add(name)
         else:
-            columns[name] = values
+            columns[name] = _mixed_numbers(values)
         lengths[name] = len(values)
     if len(set(lengths.values())) > 1:
         raise DataError(
@@ -127,6 +128,14 @@ def _from_mapping(data: Mapping[Any, Any]) -> Table:
             + ", ".join(f"{k} has {v}" for k, v in lengths.items())
         )
     return Table(_frame(columns), frozenset(ordered))
+
+
+def _mixed_numbers(values: Any) -> Any:
+    """Floats for a list of whole numbers and fractions such as [0, 0.5], which polars refuses."""
+    if isinstance(values, list | tuple) and {type(v) for v in values} >= {int, float}:
+        with contextlib.suppress(TypeError):
+            return pl.Series(values, dtype=pl.Float64)
+    return values
 
 
 def _from_native(data: object) -> Table:

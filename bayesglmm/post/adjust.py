@@ -46,17 +46,14 @@ def adjusted_p(adjust: str, statistic: Array, df: Array, n_means: int) -> Array:
     Parameters
     ----------
     statistic, df
-        (m,) t or z statistics and their degrees of freedom; NaN for no test.
+        (m,) t or z statistics and their degrees of freedom; a NaN counts as a test of the
+        family, as in R's emmeans.
     n_means
         Number of means compared, for Tukey's method.
     """
     p = two_sided(statistic, df)
     m = len(p)
     if adjust == "none" or m == 1:
-        return p
-    known = ~np.isnan(p)
-    if adjust in ("bonferroni", "holm", "fdr") and not known.all():  # as R's p.adjust
-        p[known] = adjusted_p(adjust, statistic[known], df[known], n_means)
         return p
     if adjust == "tukey":
         from scipy.stats import studentized_range
@@ -74,5 +71,5 @@ def adjusted_p(adjust: str, statistic: Array, df: Array, n_means: int) -> Array:
         out[order] = np.minimum(1.0, np.maximum.accumulate((m - np.arange(m)) * p[order]))
         return out
     scaled = p[order] * m / (np.arange(m) + 1.0)  # Benjamini & Hochberg
-    out[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    out[order] = np.minimum(1.0, np.fmin.accumulate(scaled[::-1])[::-1])
     return out
