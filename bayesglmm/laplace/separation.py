@@ -61,8 +61,8 @@ class Separation:
 def judge_separation(estimate: Estimate, design: Design, likelihood: Likelihood) -> Estimate:
     """The estimate with a note on separation, if there is any.
 
-    With random effects the standard errors of infinite estimates become NaN: the integrated
-    likelihood has no curvature along them. The others are those of the remaining rows.
+    Standard errors of infinite estimates become NaN: the likelihood has no curvature along them.
+    The others are those of the rows that are not set apart (Geyer 2009, doi:10.1214/08-EJS349).
     """
     if not _can_separate(likelihood) or not suspected(design, likelihood, estimate.beta):
         return estimate
@@ -71,8 +71,11 @@ def judge_separation(estimate: Estimate, design: Design, likelihood: Likelihood)
         return estimate
     notes = (_note(found, design.names, likelihood), *estimate.outcome.notes)
     vcov = np.array(estimate.vcov)
-    if design.random:
-        vcov[found.moved, :] = vcov[:, found.moved] = np.nan
+    if not design.random:
+        vcov = _remaining_covariance(
+            design.X, likelihood.expected_weights(estimate.eta), ~found.rows
+        )
+    vcov[found.moved, :] = vcov[:, found.moved] = np.nan
     return replace(estimate, vcov=vcov, outcome=replace(estimate.outcome, notes=notes))
 
 
@@ -164,10 +167,22 @@ def _splits(x: Array, failure: NDArray[np.bool_], success: NDArray[np.bool_]) ->
 
 def _unbounded(X: Array, rest: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(p,) the coefficients that the other rows do not determine."""
-    triangle = np.linalg.qr((X / np.linalg.norm(X, axis=0))[rest], mode="r")
-    *_, values, Vt = np.linalg.svd(triangle)
-    rank = int((values > 1e-8 * values.max(initial=0.0)).sum())
-    return np.asarray(np.abs(Vt[rank:]).max(axis=0, initial=0.0) > 1e-6)
+    values, Vt = _spectrum(X[rest] / np.linalg.norm(X, axis=0))
+    return np.asarray(np.abs(Vt[len(values) :]).max(axis=0, initial=0.0) > 1e-6)
+
+
+def _remaining_covariance(X: Array, weights: Array, rest: NDArray[np.bool_]) -> Array:
+    """(X'WX)^-1 of the other rows, on the coefficients that they determine."""
+    size = np.linalg.norm(X, axis=0)
+    values, Vt = _spectrum(np.sqrt(weights[rest])[:, None] * X[rest] / size)
+    half = Vt[: len(values)] / values[:, None] / size
+    return np.asarray(half.T @ half)
+
+
+def _spectrum(X: Array) -> tuple[Array, Array]:
+    """The singular values that are not zero, and all right singular vectors, (p, p)."""
+    *_, values, Vt = np.linalg.svd(np.linalg.qr(X, mode="r"))
+    return values[values > 1e-8 * values.max(initial=0.0)], Vt
 
 
 def _note(found: Separation, names: tuple[str, ...], likelihood: Likelihood) -> str:
