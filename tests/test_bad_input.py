@@ -146,6 +146,26 @@ MODELS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = 
     ("fraction", m("y ~ x", family="poisson"), bg.DataError, ("'y'", "1.5", "offset=log")),
     ("text response", m("two ~ x"), bg.DataError, ("'two'", "not numeric", "family='binomial'")),
     ("three levels", m("colour ~ x", family="binomial"), bg.DataError, ("'colour'", "3 levels")),
+    ("constant", m("size ~ x"), bg.DataError, ("'size' is constant (9)", "residual variance")),
+    (
+        "constant, mixed",
+        m("size ~ x + (1|g)", family="poisson"),
+        bg.DataError,
+        ("'size' is constant (9)", "random effects"),
+    ),
+    ("weights infinite", m("y ~ x", weights="inf"), bg.DataError, ("'inf'", "infinite")),
+    (
+        "weights infinite values",
+        m("y ~ x", weights=[float("inf"), *[1.0] * 11]),
+        bg.DataError,
+        ("weights", "row 0", "inf"),
+    ),
+    (
+        "weights missing",
+        m("y ~ x", weights=[1.0, float("nan"), *[1.0] * 10]),
+        bg.DataError,
+        ("weights", "missing", "row 1"),
+    ),
     ("one level", m("y ~ x + (1|one)"), bg.DataError, ("'one'", "one level", "(1|one)")),
     ("all missing", m("y ~ gone"), bg.DataError, ("every row", "gone (12)")),
     (
@@ -243,6 +263,12 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         lambda: bg.lmer("y ~ x + (1|r)", DATA.with_row_index("r"), factors=["r"]).fit(),
         bg.FitError,
         ("residual", "remove"),
+    ),
+    (
+        "slopes",
+        f("y ~ x + (x|h) + (colour|g)"),
+        bg.FitError,
+        ("'g' has 12 random effects (4 levels x 3 columns) for 12 rows", "slopes", 'fit("nuts")'),
     ),
     (
         "saturated",
