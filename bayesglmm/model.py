@@ -171,7 +171,7 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     from bayesglmm.posterior.sampled import SampledPosterior
 
     if isinstance(method, ML):
-        check_effects(model)
+        check_residual(model)
         estimate = maximum_likelihood(model.design, model.likelihood, method)
         if estimate.outcome.notes:
             warnings.warn("\n".join(estimate.outcome.notes), BayesglmmWarning, stacklevel=3)
@@ -181,17 +181,25 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     return Fit(model, method, SampledPosterior(model.design, sample(model, method)))
 
 
-def check_effects(model: Model) -> None:
-    """Refuse random effects that maximum likelihood cannot tell from the residual (as lme4).
+def check_residual(model: Model) -> None:
+    """Refuse a residual variance that maximum likelihood cannot estimate.
 
     Raises
     ------
     FitError
-        If a term of a model with a residual variance has as many effects as there are rows.
+        If the response is constant, or if a random-effects term has as many effects as there are
+        rows (lme4's rule). With priors both have an answer.
     """
-    n = model.design.n
+    if not model.family.has_scale:
+        return
+    n, y = model.design.n, model.design.y
+    if n > 1 and np.ptp(y) == 0.0:
+        raise FitError(
+            f"response {model.design.response.name!r} is constant ({y[0]:g}): it leaves no "
+            'residual variance to estimate; check the response, or fit with priors: fit("nuts")'
+        )
     for term in model.design.random:
-        if model.family.has_scale and n <= term.J * term.K:
+        if n <= term.J * term.K:
             size = f"{term.J} levels" + (f" x {term.K} columns" if term.K > 1 else "")
             raise FitError(
                 f"term {term.name!r} has {term.J * term.K} random effects ({size}) for {n} rows: "
@@ -228,12 +236,10 @@ def check_response(design: Design, family: Family) -> None:
             f"a number of trials was given, but family={family.name!r} has none; use "
             "family='binomial'"
         )
-    constant = design.n > 1 and np.ptp(response.y) == 0.0
-    if constant and (design.random or family.has_scale):
-        what = "random effects" if design.random else "a residual variance"
+    if design.random and design.n > 1 and np.ptp(response.y) == 0.0:
         raise DataError(
-            f"response {response.name!r} is constant ({response.y[0]:g}): {what} cannot be "
-            "estimated from it; check the response"
+            f"response {response.name!r} is constant ({response.y[0]:g}): random effects cannot "
+            "be estimated from it; check the response"
         )
     family.check(response.y, design.total_weights, response.name)
 
