@@ -187,12 +187,18 @@ def check_residual(model: Model) -> None:
     Raises
     ------
     FitError
-        If the response is constant, or if a random-effects term has as many effects as there are
-        rows (lme4's rule). With priors both have an answer.
+        If there are as many coefficients as rows, if the response is constant, or if a
+        random-effects term has as many effects as there are rows (lme4's rule). With priors all
+        have an answer.
     """
     if not model.family.has_scale:
         return
-    n, y = model.design.n, model.design.y
+    n, p, y = model.design.n, model.design.p, model.design.y
+    if n <= p:
+        raise FitError(
+            f"{p} coefficients and {n} rows leave nothing to estimate the residual variance from; "
+            'use fewer terms, or fit with priors: fit("nuts")'
+        )
     if n > 1 and np.ptp(y) == 0.0:
         raise FitError(
             f"response {model.design.response.name!r} is constant ({y[0]:g}): it leaves no "

@@ -112,6 +112,8 @@ def test_more_columns_than_rows() -> None:
     few = DATA[:7]
     with pytest.raises(bg.FitError, match="7 coefficients and 7 rows"):
         bg.lm("y ~ x + I(x^2) + I(x^3) + k + s + size + w + h + f", few).fit()
+    with pytest.raises(bg.FitError, match="7 coefficients and 7 rows"):
+        bg.lmer("y ~ x + I(x^2) + I(x^3) + k + s + size + w + h + (1|f)", few).fit()
     fit = bg.lm("y ~ x + h + I(x * 2) + I(x - 1) + I(x + 1) + I(x / 2) + twice", few).fit()
     assert len(fit.model.design.aliased) == 5
     assert fit.params["estimate"].null_count() == 5

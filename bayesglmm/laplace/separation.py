@@ -190,9 +190,9 @@ def _note(found: Separation, names: tuple[str, ...], likelihood: Likelihood) -> 
     alone = bool(found.alone.any())
     chosen = found.alone if alone else found.moved
     shown = [name for name, there in zip(names, chosen, strict=True) if there]
-    # The intercept moves along with whatever it is that separates.
+    # The intercept moves along with whatever it is that separates: it is not named.
     shown = [name for name in shown if name != INTERCEPT] or shown
-    many = len(shown) > 1
+    many, several = len(shown) > 1, int(found.moved.sum()) > 1
     who = ", ".join(shown[:8]) + (", …" if len(shown) > 8 else "")
     who += (" (each alone)" if alone else " (together)") if many else ""
     if np.ptp(likelihood.y) == 0.0:
@@ -204,7 +204,7 @@ def _note(found: Separation, names: tuple[str, ...], likelihood: Likelihood) -> 
         what = f"{who} set{'' if many else 's'} apart {rows} of the {n} rows, which have no events"
     return (
         f"{'Complete' if found.complete else 'Quasi-complete'} separation: {what}, so the "
-        + ("estimates are infinite and their" if many else "estimate is infinite and its")
-        + f" standard error{'s' if many else ''} meaningless. Remove the predictor, merge its "
+        + ("estimates are infinite and their" if several else "estimate is infinite and its")
+        + f" standard error{'s' if several else ''} meaningless. Remove the predictor, merge its "
         'levels, or fit with a prior: fit("nuts").'
     )
