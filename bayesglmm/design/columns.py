@@ -173,9 +173,10 @@ def _from_pandas_column(name: str, values: Any) -> tuple[pl.Series, bool]:
     categories = getattr(values.dtype, "categories", None)
     if categories is not None and hasattr(values, "cat"):
         levels = _category_labels(name, categories)
-        position = np.asarray(values.cat.codes)
-        picked = [levels[i] if i >= 0 else None for i in position.tolist()]
-        return pl.Series(name, picked, dtype=pl.Enum(levels)), bool(values.cat.ordered)
+        position = np.asarray(values.cat.codes).astype(np.int64)
+        index = pl.Series(position).set(pl.Series(position < 0), None)
+        picked = pl.Series(name, [*levels, None], dtype=pl.Enum(levels)).gather(index)
+        return picked, bool(values.cat.ordered)
     try:
         if values.dtype == object:
             present = values.astype(object).where(values.notna(), None)
