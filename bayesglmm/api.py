@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,10 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import build
-from bayesglmm.errors import ChoiceError
+from bayesglmm.errors import BayesglmmWarning, ChoiceError
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.formula import parse
-from bayesglmm.model import Missing, Model, check_response
+from bayesglmm.model import Missing, Model, check_response, not_estimable
 from bayesglmm.priors import Prior, choose_priors
 
 ColumnOrValues = str | Sequence[float] | NDArray[np.float64] | pl.Series
@@ -47,13 +48,14 @@ def model(
         cloglog, log, identity), ``"poisson"`` (log, identity). The first link is the default.
     weights
         Column name or (n,) values. Gaussian: the variance is sigma^2 / weight. Binomial
-        proportions: the number of trials, as in R. Poisson: case weights.
+        proportions: the number of trials, as in R. Poisson: case weights. Rows of weight zero
+        are left out of the fit, counted in its summary, and null in predictions.
     offset
         Column name or (n,) values added to the linear predictor; also ``offset(x)`` in the
         formula.
     trials
         Column name or (n,) values; the response is then the number of successes. The same as
-        ``cbind(successes, trials - successes)``.
+        ``cbind(successes, trials - successes)``. Rows without trials are left out.
     contrasts
         Coding of factors by column: ``"treatment"``, ``"sum"``, ``"effects"``, ``"helmert"``,
         ``"poly"``, ``"sdif"``, or a readable contrast matrix.
@@ -68,6 +70,12 @@ def model(
     ------
     FormulaError, DataError, ChoiceError
         Each names the argument, what was given, and what to do.
+
+    Warns
+    -----
+    BayesglmmWarning
+        If fixed effects cannot all be estimated: a column of X that is a combination of earlier
+        ones is left out, as by R's ``lm`` and ``lmer``, and is null in every table.
 
     Examples
     --------
@@ -89,7 +97,15 @@ def model(
         missing=missing,
     )
     check_response(design, chosen)
-    likelihood = Likelihood(chosen, chosen_link, design.y, design.weights * design.trials)
+    if design.aliased:
+        warnings.warn(
+            f"{not_estimable(design)}. Left out of the fit and null in its tables (R's NA): the "
+            "data cannot tell it from the columns before it. Remove the term, or merge levels "
+            "until every cell has data",
+            BayesglmmWarning,
+            stacklevel=2,
+        )
+    likelihood = Likelihood(chosen, chosen_link, design.y, design.total_weights)
     return Model(design, chosen, chosen_link, choose_priors(design, likelihood, priors))
 
 

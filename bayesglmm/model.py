@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bayesglmm.design import Design
-from bayesglmm.errors import BayesglmmWarning, DataError, OptionError, check_choice, nearest
+from bayesglmm.errors import (
+    BayesglmmWarning,
+    DataError,
+    FitError,
+    OptionError,
+    check_choice,
+    nearest,
+)
 from bayesglmm.families import Family, Likelihood, Link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts.options import NUTS, Centring
@@ -48,8 +55,7 @@ class Model:
     def likelihood(self) -> Likelihood:
         """The family and link bound to the response."""
         design = self.design
-        w = design.weights * design.trials
-        return Likelihood(self.family, self.link, design.y, w)
+        return Likelihood(self.family, self.link, design.y, design.total_weights)
 
     @property
     def formula(self) -> str:
@@ -165,6 +171,7 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     from bayesglmm.posterior.sampled import SampledPosterior
 
     if isinstance(method, ML):
+        check_residual(model)
         estimate = maximum_likelihood(model.design, model.likelihood, method)
         if estimate.outcome.notes:
             warnings.warn("\n".join(estimate.outcome.notes), BayesglmmWarning, stacklevel=3)
@@ -172,6 +179,47 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     from bayesglmm.nuts.sampler import sample
 
     return Fit(model, method, SampledPosterior(model.design, sample(model, method)))
+
+
+def check_residual(model: Model) -> None:
+    """Refuse a residual variance that maximum likelihood cannot estimate.
+
+    Raises
+    ------
+    FitError
+        If there are as many coefficients as rows, if the response is constant, or if a
+        random-effects term has as many effects as there are rows (lme4's rule). With priors all
+        have an answer.
+    """
+    if not model.family.has_scale:
+        return
+    n, p, y = model.design.n, model.design.p, model.design.y
+    if n <= p:
+        raise FitError(
+            f"{p} coefficients and {n} rows leave nothing to estimate the residual variance from; "
+            'use fewer terms, or fit with priors: fit("nuts")'
+        )
+    if n > 1 and np.ptp(y) == 0.0:
+        raise FitError(
+            f"response {model.design.response.name!r} is constant ({y[0]:g}): it leaves no "
+            'residual variance to estimate; check the response, or fit with priors: fit("nuts")'
+        )
+    for term in model.design.random:
+        if n <= term.J * term.K:
+            size = f"{term.J} levels" + (f" x {term.K} columns" if term.K > 1 else "")
+            raise FitError(
+                f"term {term.name!r} has {term.J * term.K} random effects ({size}) for {n} rows: "
+                "they cannot be told apart from the residual variance; remove "
+                + ("random slopes" if n > term.J else "the term")
+                + ', or fit with priors: fit("nuts")'
+            )
+
+
+def not_estimable(design: Design) -> str:
+    """Say which coefficients cannot be estimated: ``1 coefficient not estimable: x2 = 2 x``."""
+    d = len(design.aliased)
+    shown = "; ".join(design.aliased[:5]) + ("; …" if d > 5 else "")
+    return f"{d} coefficient{'s' if d > 1 else ''} not estimable: {shown}"
 
 
 def check_response(design: Design, family: Family) -> None:
@@ -199,7 +247,7 @@ def check_response(design: Design, family: Family) -> None:
             f"response {response.name!r} is constant ({response.y[0]:g}): random effects cannot "
             "be estimated from it; check the response"
         )
-    family.check(response.y, design.weights * response.trials, response.name)
+    family.check(response.y, design.total_weights, response.name)
 
 
 Missing = Literal["drop", "error"]

@@ -89,6 +89,18 @@ MODELS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = 
     ("weights type", m("y ~ x", weights=object()), bg.DataError, ("weights", "column name")),
     ("weights zero", m("y ~ x", weights="w0"), bg.DataError, ("weight", "zero")),
     ("weights negative", m("y ~ x", weights="wneg"), bg.DataError, ("weights", "row 0", "-1")),
+    (
+        "contrasts unused",
+        m("y ~ colour", contrasts={"two": "sum"}),
+        bg.DataError,
+        ("contrasts", "'two'", "does not use", "'colour'"),
+    ),
+    (
+        "contrasts of a group",
+        m("y ~ colour + (1|g)", contrasts={"g": "sum"}),
+        bg.DataError,
+        ("contrasts", "'g'", "only groups by", "'colour'"),
+    ),
     ("offset column", m("y ~ x", offset="siez"), bg.DataError, ("offset", "'siez'", "'size'")),
     (
         "trials column",
@@ -128,6 +140,25 @@ MODELS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = 
     ("fraction", m("y ~ x", family="poisson"), bg.DataError, ("'y'", "1.5", "offset=log")),
     ("text response", m("two ~ x"), bg.DataError, ("'two'", "not numeric", "family='binomial'")),
     ("three levels", m("colour ~ x", family="binomial"), bg.DataError, ("'colour'", "3 levels")),
+    (
+        "constant, mixed",
+        m("size ~ x + (1|g)", family="poisson"),
+        bg.DataError,
+        ("'size' is constant (9)", "random effects"),
+    ),
+    ("weights infinite", m("y ~ x", weights="inf"), bg.DataError, ("'inf'", "infinite")),
+    (
+        "weights infinite values",
+        m("y ~ x", weights=[float("inf"), *[1.0] * 11]),
+        bg.DataError,
+        ("weights", "row 0", "inf"),
+    ),
+    (
+        "weights missing",
+        m("y ~ x", weights=[1.0, float("nan"), *[1.0] * 10]),
+        bg.DataError,
+        ("weights", "missing", "row 1"),
+    ),
     ("one level", m("y ~ x + (1|one)"), bg.DataError, ("'one'", "one level", "(1|one)")),
     ("all missing", m("y ~ gone"), bg.DataError, ("every row", "gone (12)")),
     (
@@ -139,7 +170,6 @@ MODELS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = 
     ("infinite", m("y ~ inf"), bg.DataError, ("'inf'", "infinite")),
     ("infinite response", m("inf ~ x"), bg.DataError, ("inf", "infinite")),
     ("infinite by function", m("log(n) ~ x"), bg.DataError, ("log(n)", "infinite")),
-    ("aliased", m("y ~ x + I(2*x)"), bg.DataError, ("I(2 * x)", "combination of x")),
     ("lm with bars", lambda: bg.lm("y ~ x + (1|g)", DATA), bg.ChoiceError, ("lm:", "lmer()")),
     ("lmer without", lambda: bg.lmer("y ~ x", DATA), bg.ChoiceError, ("lmer:", "lm()", "(1|g)")),
     (
@@ -212,10 +242,10 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
     ("nagq lmm", f("y ~ x + (1|g)", "ml", nagq=5), bg.ChoiceError, ("nagq", "exact", "nagq=1")),
     ("nagq glm", f("n ~ x", "ml", "poisson", nagq=5), bg.ChoiceError, ("nagq", "nagq=1")),
     (
-        "nagq zero",
-        f("n ~ x + (1|g)", "ml", "poisson", nagq=0),
+        "nagq negative",
+        f("n ~ x + (1|g)", "ml", "poisson", nagq=-1),
         bg.ChoiceError,
-        ("nagq=0", "whole number"),
+        ("nagq=-1", "whole number"),
     ),
     ("nagq float", lambda: bg.ML(nagq=2.5), bg.ChoiceError, ("nagq=2.5",)),  # type: ignore[arg-type]
     ("nagq bool", lambda: bg.ML(nagq=True), bg.ChoiceError, ("nagq=True",)),
@@ -226,6 +256,13 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         lambda: bg.lmer("y ~ x + (1|r)", DATA.with_row_index("r"), factors=["r"]).fit(),
         bg.FitError,
         ("residual", "remove"),
+    ),
+    ("constant", f("size ~ x"), bg.FitError, ("'size' is constant (9)", "residual variance")),
+    (
+        "slopes",
+        f("y ~ x + (x|h) + (colour|g)"),
+        bg.FitError,
+        ("'g' has 12 random effects (4 levels x 3 columns) for 12 rows", "slopes", 'fit("nuts")'),
     ),
     (
         "saturated",

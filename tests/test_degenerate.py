@@ -45,7 +45,7 @@ def test_a_cell_without_events() -> None:
     data = {"k": [0, 0, 0, 0, 2, 3, 1, 4], "f": list("aaaabbbb")}
     fit = bg.glm("k ~ f", data, family="poisson").fit()
     assert said(fit, "no events")
-    assert fit.params["std_error"][0] > 1e3
+    assert fit.params["std_error"].is_nan().all()
 
 
 def test_a_constant_response_has_no_random_effects() -> None:

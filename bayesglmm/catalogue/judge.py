@@ -150,7 +150,7 @@ def _near(name: str, fit: Fit, ml: Fit) -> list[Check]:
         ml.params.select("term", pl.col("estimate").alias("ml")), on="term", maintain_order="left"
     )
     out = []
-    for row in both.iter_rows(named=True):
+    for row in both.drop_nulls("estimate").iter_rows(named=True):
         allowed = _MAX_SHIFT * row["std_error"]
         out.append(
             Check(

@@ -1,10 +1,11 @@
-"""Data in: any data frame becomes a polars frame; factors get levels, levels get codes.
+"""Data in: any data frame becomes a polars frame with checked columns.
 
 The caller's data are never changed: everything here builds new objects.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from bayesglmm.errors import DataError, caret, nearest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Factor", "Table", "codes", "labels", "make_factor", "numbers", "read", "to_polars"]
+__all__ = ["Table", "column", "find_name", "is_missing", "numbers", "read", "to_polars"]
 
 _TEXT = (pl.String, pl.Categorical, pl.Enum)
 
@@ -36,25 +37,6 @@ class Table:
 
     frame: pl.DataFrame
     ordered: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Factor:
-    """A categorical column: its name and its levels in order.
-
-    Attributes
-    ----------
-    name
-        Column name.
-    levels
-        Labels as R prints them, in order.
-    ordered
-        Whether it is an ordered factor (polynomial coding by default, as in R).
-    """
-
-    name: str
-    levels: tuple[str, ...]
-    ordered: bool = False
 
 
 def to_polars(data: object) -> pl.DataFrame:
@@ -138,7 +120,7 @@ def _from_mapping(data: Mapping[Any, Any]) -> Table:
             if is_ordered:
                 ordered.add(name)
         else:
-            columns[name] = values
+            columns[name] = _mixed_numbers(values)
         lengths[name] = len(values)
     if len(set(lengths.values())) > 1:
         raise DataError(
@@ -146,6 +128,14 @@ def _from_mapping(data: Mapping[Any, Any]) -> Table:
             + ", ".join(f"{k} has {v}" for k, v in lengths.items())
         )
     return Table(_frame(columns), frozenset(ordered))
+
+
+def _mixed_numbers(values: Any) -> Any:
+    """Floats for a list of whole numbers and fractions such as [0, 0.5], which polars refuses."""
+    if isinstance(values, list | tuple) and {type(v) for v in values} >= {int, float}:
+        with contextlib.suppress(TypeError):
+            return pl.Series(values, dtype=pl.Float64)
+    return values
 
 
 def _from_native(data: object) -> Table:
@@ -183,9 +173,10 @@ def _from_pandas_column(name: str, values: Any) -> tuple[pl.Series, bool]:
     categories = getattr(values.dtype, "categories", None)
     if categories is not None and hasattr(values, "cat"):
         levels = _category_labels(name, categories)
-        position = np.asarray(values.cat.codes)
-        picked = [levels[i] if i >= 0 else None for i in position.tolist()]
-        return pl.Series(name, picked, dtype=pl.Enum(levels)), bool(values.cat.ordered)
+        position = np.asarray(values.cat.codes).astype(np.int64)
+        index = pl.Series(position).set(pl.Series(position < 0), None)
+        picked = pl.Series(name, [*levels, None], dtype=pl.Enum(levels)).gather(index)
+        return picked, bool(values.cat.ordered)
     try:
         if values.dtype == object:
             present = values.astype(object).where(values.notna(), None)
@@ -196,7 +187,7 @@ def _from_pandas_column(name: str, values: Any) -> tuple[pl.Series, bool]:
 
 
 def _category_labels(name: str, categories: Iterable[object]) -> list[str]:
-    found = [_label(c) for c in categories]
+    found = [label(c) for c in categories]
     if len(set(found)) != len(found):
         raise DataError(f"two categories of column {name!r} have the same label")
     return found
@@ -273,147 +264,30 @@ def is_text(series: pl.Series) -> bool:
     return isinstance(series.dtype, _TEXT) or series.dtype == pl.Boolean
 
 
-def is_missing(series: pl.Series) -> pl.Series:
+def is_missing(series: pl.Series) -> NDArray[np.bool_]:
     """Mark nulls and NaNs.
 
     Returns
     -------
-    polars.Series
-        Boolean, (n,), without nulls.
+    ndarray of bool, (n,)
     """
-    gone = series.is_null()
+    if series.null_count():
+        gone = series.is_null().to_numpy()
+        if series.dtype.is_float():
+            gone = gone | series.is_nan().fill_null(True).to_numpy()
+        return gone
     if series.dtype.is_float():
-        gone = gone | series.is_nan().fill_null(True)
-    return gone
+        return np.asarray(np.isnan(series.to_numpy()))
+    return np.zeros(series.len(), dtype=bool)
 
 
-def _label(value: object) -> str:
+def label(value: object) -> str:
     """One value as R's as.character prints it."""
     if isinstance(value, bool | np.bool_):
         return "TRUE" if value else "FALSE"
     if isinstance(value, float | np.floating):
         return f"{float(value):.15g}"
     return str(value)
-
-
-def labels(series: pl.Series) -> pl.Series:
-    """Give the factor label of every value.
-
-    Parameters
-    ----------
-    series
-        Any column: text, categories, integers, floats, truth values, dates.
-
-    Returns
-    -------
-    polars.Series
-        Strings, (n,); null where the value is missing. 3 is "3", 1.5 is "1.5", True is "TRUE".
-
-    Raises
-    ------
-    DataError
-        For nested columns, which have no label.
-
-    Examples
-    --------
-    >>> labels(pl.Series([1.5, 2.0, None])).to_list()
-    ['1.5', '2', None]
-    """
-    dtype = series.dtype
-    if dtype == pl.String:
-        return series
-    if isinstance(dtype, pl.Categorical | pl.Enum) or dtype.is_integer():
-        return series.cast(pl.String)
-    if dtype.is_nested() or dtype in (pl.Object, pl.Binary):
-        raise DataError(f"column {series.name!r} has type {dtype}; it cannot be a factor")
-    if dtype == pl.Null:
-        return series.cast(pl.String)
-    values = series.set(is_missing(series), None) if dtype.is_float() else series
-    found = values.unique().drop_nulls()
-    new = pl.Series([_label(v) for v in found.to_list()], dtype=pl.String)
-    return values.replace_strict(found, new, default=None, return_dtype=pl.String)
-
-
-def make_factor(
-    series: pl.Series, *, given: Iterable[object] = (), ordered: bool = False
-) -> Factor:
-    """Find the levels of a column: those present, in order.
-
-    Parameters
-    ----------
-    series
-        The column, (n,).
-    given
-        Levels in the wanted order; the rest of the rule applies when empty.
-    ordered
-        Whether it is an ordered factor.
-
-    Returns
-    -------
-    Factor
-        Levels in the order given; else of an Enum's categories; else numbers by size, text by
-        character code. Levels that do not occur are dropped.
-
-    Raises
-    ------
-    DataError
-        When `given` leaves out a value that occurs.
-
-    Examples
-    --------
-    >>> make_factor(pl.Series("x", [10, 9, 10])).levels
-    ('9', '10')
-    >>> make_factor(pl.Series("x", ["b", "a"]), given=["b", "a"]).levels
-    ('b', 'a')
-    """
-    name = series.name
-    dtype = series.dtype
-    wanted = [_label(v) for v in given]
-    if not wanted and (dtype.is_numeric() or dtype.is_temporal()):
-        found = series.filter(~is_missing(series)).unique().sort()
-        return Factor(name, tuple(labels(found).to_list()), ordered)
-    present = {v for v in labels(series).unique().to_list() if v is not None}
-    if wanted:
-        left_out = sorted(present - set(wanted))
-        if left_out:
-            raise DataError(
-                f"factors[{name!r}] lists the levels {_listed(wanted)}, but the column also "
-                f"holds {_listed(left_out)}"
-            )
-        order = list(dict.fromkeys(wanted))
-    elif isinstance(dtype, pl.Enum):
-        order = dtype.categories.to_list()
-    else:
-        order = sorted(present)
-    return Factor(name, tuple(v for v in order if v in present), ordered)
-
-
-def codes(series: pl.Series, factor: Factor) -> NDArray[np.intp]:
-    """Find the level of every row.
-
-    Parameters
-    ----------
-    series
-        The column, (n,).
-    factor
-        Its levels.
-
-    Returns
-    -------
-    ndarray of intp, (n,)
-        Position in ``factor.levels``; -1 for a missing value, -2 for a value that is no level.
-
-    Examples
-    --------
-    >>> codes(pl.Series(["b", None, "z"]), Factor("x", ("a", "b"))).tolist()
-    [1, -1, -2]
-    """
-    text = labels(series)
-    known = pl.Enum(factor.levels)
-    position = text.cast(known, strict=False).to_physical().cast(pl.Int64).fill_null(-2)
-    out = position.to_numpy().astype(np.intp)
-    out[text.is_null().to_numpy()] = -1
-    return out
 
 
 def numbers(series: pl.Series, formula: str = "") -> NDArray[np.float64]:
@@ -429,7 +303,7 @@ def numbers(series: pl.Series, formula: str = "") -> NDArray[np.float64]:
     Returns
     -------
     ndarray of float64, (n,)
-        NaN where missing.
+        NaN where missing. It may share memory with the column: copy it to keep it.
 
     Raises
     ------
@@ -447,11 +321,4 @@ def numbers(series: pl.Series, formula: str = "") -> NDArray[np.float64]:
             f"column {series.name!r} is not numeric (its type is {dtype})"
             + caret(formula, find_name(formula, series.name), len(series.name))
         )
-    return np.array(series.cast(pl.Float64).to_numpy(), dtype=np.float64)
-
-
-def _listed(values: Iterable[str], most: int = 12) -> str:
-    """Name values for a message, not more than `most`."""
-    found = list(values)
-    text = ", ".join(repr(v) for v in found[:most])
-    return text + (f", … ({len(found)} in all)" if len(found) > most else "")
+    return np.asarray(series.cast(pl.Float64).to_numpy(), dtype=np.float64)

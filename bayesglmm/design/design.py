@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
 
 from bayesglmm.design.columns import column, find_name, is_missing, numbers, read
-from bayesglmm.design.fixed import FixedPart, Roles, build_part
+from bayesglmm.design.fixed import FixedPart, Roles, build_part, estimable_part
 from bayesglmm.design.grouped import RandomTerm, random_terms
 from bayesglmm.design.response import Response, build_response, response_columns
 from bayesglmm.design.terms import evaluate, read_terms, variables
@@ -26,7 +27,7 @@ __all__ = ["Design", "build"]
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """A formula applied to data; n rows kept, p fixed-effect columns.
+    """A formula applied to data; n rows kept, p fixed-effect columns of full rank.
 
     Attributes
     ----------
@@ -37,7 +38,7 @@ class Design:
     X
         (n, p) float64.
     names
-        R's names of the p coefficients.
+        R's names of the p coefficients that can be estimated.
     random
         The random-effects terms.
     offset
@@ -56,6 +57,8 @@ class Design:
         The column given as ``offset=``; empty for none or for an array.
     offset_given
         Whether ``offset=`` was an array, which new data cannot carry.
+    weightless
+        How many rows were left out because their weight or number of trials is zero.
 
     Examples
     --------
@@ -78,6 +81,7 @@ class Design:
     data: pl.DataFrame
     offset_column: str = ""
     offset_given: bool = False
+    weightless: int = 0
 
     @property
     def n(self) -> int:
@@ -99,10 +103,27 @@ class Design:
         """The numbers of trials, (n,)."""
         return self.response.trials
 
+    @cached_property
+    def total_weights(self) -> NDArray[np.float64]:
+        """Prior weights times trials, (n,): the weights of the likelihood."""
+        if (self.trials == 1.0).all():
+            return self.weights
+        return self.weights * self.trials
+
     @property
     def dropped(self) -> int:
-        """Rows left out because a value was missing."""
+        """Rows left out because a value was missing, or the weight zero."""
         return self.n_rows - self.n
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """R's names of all coefficients of the formula, those that cannot be estimated too."""
+        return self.fixed.aliasing.names
+
+    @property
+    def aliased(self) -> tuple[str, ...]:
+        """The columns left out of X, and of which columns each is a combination, in words."""
+        return self.fixed.aliasing.describe()
 
     def offset_for(self, newdata: object) -> NDArray[np.float64]:
         """The offset of new data: ``offset(...)`` in the formula, and the ``offset=`` column.
@@ -169,6 +190,7 @@ def build(
     weights, offset, trials
         A column name or one number for each row; "" for none. `offset` is on the link scale and
         adds to ``offset()`` in the formula; `trials` makes the response a count of successes.
+        Rows with weight zero, or without trials, say nothing and are left out, as missing ones.
     contrasts
         Codings by column: see `bayesglmm.design.codings.coding_of`.
     factors
@@ -209,20 +231,27 @@ def build(
     frame, rows = _complete(whole, used, missing, formula.text)
     numeric = [c for c in used if frame.get_column(c).dtype.is_float()]
     _refuse_infinite(frame, numeric, formula.text)
-    arrays = {role: _values(role, value, frame, rows) for role, value in given.items()}
+    complete = frame.height
 
-    response = build_response(
-        formula.response, frame, arrays["trials"] if given["trials"] is not None else None, roles
-    )
-    fixed, X = build_part(formula.fixed, frame, roles)
-    _refuse_aliased(X, fixed.names)
+    if given["weights"] is not None:
+        weight = _values("weights", given["weights"], frame, rows)
+        _check_weights(weight, rows)
+        frame, rows = _counted(frame, rows, weight, "weight")
+    response = _response(formula, given["trials"], frame, rows, roles)
+    if not response.trials.all():
+        frame, rows = _counted(frame, rows, response.trials, "number of trials")
+        response = _response(formula, given["trials"], frame, rows, roles)
+
+    fixed, X = estimable_part(*build_part(formula.fixed, frame, roles))
     random = random_terms(formula.bars, frame, roles)
-    shift = arrays["offset"] + _offset(formula, frame)
+    shift = _values("offset", given["offset"], frame, rows)
+    if formula.offsets:
+        shift = shift + _offset(formula, frame)
     if not np.isfinite(shift).all():
         bad = int(np.flatnonzero(~np.isfinite(shift))[0])
         raise DataError(f"the offset is infinite or undefined in row {int(rows[bad])}")
-    _check_weights(arrays["weights"])
-    for array in (X, shift, arrays["weights"], rows):
+    weight = _values("weights", given["weights"], frame, rows)
+    for array in (X, shift, weight, rows):
         array.setflags(write=False)
     return Design(
         formula=formula,
@@ -231,13 +260,14 @@ def build(
         names=fixed.names,
         random=random,
         offset=shift,
-        weights=arrays["weights"],
+        weights=weight,
         rows=rows,
         n_rows=whole.height,
         fixed=fixed,
         data=frame,
         offset_column=offset if isinstance(offset, str) else "",
         offset_given=offset is not None and not isinstance(offset, str),
+        weightless=complete - frame.height,
     )
 
 
@@ -262,7 +292,30 @@ def _roles(
                     f"{argument} names {name!r}, which is not a column"
                     f"{nearest(name, frame.columns)}"
                 )
+    _check_coded(formula, frame, contrasts)
     return Roles(formula.text, levels, contrasts, ordered)
+
+
+def _check_coded(formula: Formula, frame: pl.DataFrame, contrasts: Mapping[str, object]) -> None:
+    """Refuse a coding of a column that is no coded factor of the formula.
+
+    Naming unused columns in ``factors`` is harmless: it says something of the data.
+    """
+    if not contrasts:
+        return
+    known, text = frame.columns, formula.text
+    sides = (formula.fixed, *(bar.terms for bar in formula.bars))
+    pieces = [p for side in sides for term in read_terms(side, known, text)[1] for p in term]
+    allowed = dict.fromkeys(p.source for p in pieces if p.kind != "expression")
+    grouping = [name for bar in formula.bars for name in bar.group]
+    for name in contrasts:
+        if name not in allowed:
+            what = "only groups by" if name in grouping else "does not use"
+            shown = ", ".join(map(repr, allowed)) or "no column"
+            raise DataError(
+                f"contrasts names {name!r}, which the formula {what}"
+                f"{nearest(name, allowed)}; here it can name {shown}"
+            )
 
 
 def _given(role: str, value: object, frame: pl.DataFrame) -> pl.Series | str | None:
@@ -283,7 +336,7 @@ def _given(role: str, value: object, frame: pl.DataFrame) -> pl.Series | str | N
     if series.len() != frame.height:
         raise DataError(f"{role} has {series.len()} values; the data have {frame.height} rows")
     if is_missing(series).any():
-        first = int(is_missing(series).arg_max() or 0)
+        first = int(is_missing(series).argmax())
         raise DataError(f"{role} is missing in row {first}")
     return series
 
@@ -308,7 +361,7 @@ def _columns_used(
 def _missing(frame: pl.DataFrame, used: Iterable[str], text: str) -> NDArray[np.bool_]:
     gone = np.zeros(frame.height, dtype=bool)
     for name in used:
-        gone |= is_missing(column(frame, name, text)).to_numpy()
+        gone |= is_missing(column(frame, name, text))
     return gone
 
 
@@ -317,25 +370,25 @@ def _complete(
 ) -> tuple[pl.DataFrame, NDArray[np.intp]]:
     """Keep the rows without missing values in the columns used."""
     gone = _missing(frame, used, text)
-    rows = np.flatnonzero(~gone)
     if not gone.any():
-        return frame, rows
-    holed = [c for c in used if is_missing(frame.get_column(c)).any()]
-    where = ", ".join(f"{c} ({int(is_missing(frame.get_column(c)).sum())})" for c in holed)
+        return frame, np.arange(frame.height)
+    rows = np.flatnonzero(~gone)
+    if missing == "drop" and rows.size:
+        return frame.filter(~gone), rows
+    holes = {name: int(is_missing(frame.get_column(name)).sum()) for name in used}
+    where = ", ".join(f"{name} ({count})" for name, count in holes.items() if count)
     if missing == "error":
         first = ", ".join(str(int(r)) for r in np.flatnonzero(gone)[:5])
         raise DataError(
             f"{int(gone.sum())} of {frame.height} rows have missing values (first: rows {first}); "
             f"by column: {where}. missing='drop' leaves them out"
         )
-    if not rows.size:
-        raise DataError(f"every row has a missing value; by column: {where}")
-    return frame.filter(~gone), rows
+    raise DataError(f"every row has a missing value; by column: {where}")
 
 
 def _refuse_infinite(frame: pl.DataFrame, names: Iterable[str], text: str) -> None:
     for name in names:
-        bad = frame.get_column(name).is_infinite()
+        bad = np.isinf(frame.get_column(name).to_numpy())
         if bad.any():
             raise DataError(
                 f"column {name!r} is infinite in {int(bad.sum())} rows"
@@ -350,7 +403,7 @@ def _values(
     if given is None:
         return np.zeros(len(rows)) if role == "offset" else np.ones(len(rows))
     if isinstance(given, str):
-        return numbers(frame.get_column(given))
+        return numbers(frame.get_column(given)).copy()
     return np.array(given.to_numpy()[rows], dtype=np.float64)
 
 
@@ -365,44 +418,34 @@ def _offset(formula: Formula, frame: pl.DataFrame, name: str = "") -> NDArray[np
     return total + numbers(frame.get_column(name)) if name else total
 
 
-def _check_weights(weights: NDArray[np.float64]) -> None:
-    if not (weights != 0).any():
-        raise DataError("every weight is zero")
-    if not np.isfinite(weights).all() or (weights <= 0).any():
-        row = int(np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))[0])
+def _response(
+    formula: Formula,
+    trials: pl.Series | str | None,
+    frame: pl.DataFrame,
+    rows: NDArray[np.intp],
+    roles: Roles,
+) -> Response:
+    counts = None if trials is None else _values("trials", trials, frame, rows)
+    return build_response(formula.response, frame, counts, roles)
+
+
+def _check_weights(weights: NDArray[np.float64], rows: NDArray[np.intp]) -> None:
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        first = int(np.argmax(bad))
         raise DataError(
-            f"weights must be finite and positive; row {row} of the rows used has "
-            f"{weights[row]:g}. Leave out rows that are not to count"
+            f"weights must be finite and not negative; row {int(rows[first])} has "
+            f"{weights[first]:g}. A row of weight zero is left out"
         )
 
 
-def _refuse_aliased(X: NDArray[np.float64], names: tuple[str, ...]) -> None:
-    """Refuse columns that are combinations of others, and say of which."""
-    n, p = X.shape
-    if p == 0:
-        return
-    size = np.sqrt(np.einsum("ij,ij->j", X, X))
-    scaled = X / np.where(size > 0, size, 1.0)
-    # The k-th diagonal entry is the distance of column k from the span of those before it.
-    if n >= p and np.abs(np.diag(np.linalg.qr(scaled, mode="r"))).min() > 1e-8:
-        return
-    kept: list[int] = []
-    found = []
-    for j in range(p):
-        if size[j] == 0:
-            found.append(f"{names[j]} is zero in every row")
-            continue
-        if kept:
-            basis = scaled[:, kept]
-            weight, *_ = np.linalg.lstsq(basis, scaled[:, j], rcond=None)
-            if np.linalg.norm(scaled[:, j] - basis @ weight) < 1e-8:
-                by = [names[k] for k, w in zip(kept, weight, strict=True) if abs(w) > 1e-7]
-                found.append(f"{names[j]} is a combination of {', '.join(by)}")
-                continue
-        kept.append(j)
-    if found:
-        raise DataError(
-            "the fixed effects cannot all be estimated: "
-            + "; ".join(found)
-            + ". Remove a term from the formula"
-        )
+def _counted(
+    frame: pl.DataFrame, rows: NDArray[np.intp], amount: NDArray[np.float64], what: str
+) -> tuple[pl.DataFrame, NDArray[np.intp]]:
+    """Keep the rows that count for something: those with a positive weight, or any trials."""
+    counts = amount > 0
+    if counts.all():
+        return frame, rows
+    if not counts.any():
+        raise DataError(f"the {what} is zero in every row")
+    return frame.filter(counts), rows[counts]

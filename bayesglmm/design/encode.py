@@ -1,24 +1,46 @@
-"""Variables to the values formulaic multiplies out: numbers as they are, factors coded.
-
-Everything passes through formulaic's documented `FactorValues`: its ``encoder`` is called with
-"all levels" or "one fewer", its ``format`` gives R's names.
-"""
+"""Variables to columns: numbers as they are, factors coded, one column made at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from bayesglmm.design.codings import Coding
-from bayesglmm.design.columns import Factor, codes, numbers
+from bayesglmm.design.columns import numbers
+from bayesglmm.design.factors import Factor, codes
 from bayesglmm.design.terms import Piece, evaluate
 from bayesglmm.errors import DataError, nearest
 
-__all__ = ["encode", "is_categorical", "series_of"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Columns", "encode", "is_categorical", "series_of"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Columns:
+    """The columns of one variable.
+
+    Attributes
+    ----------
+    names
+        R's names of all columns.
+    reduced
+        The names of those that remain beside an intercept: one fewer where they add up to it.
+    column
+        (position, whether reduced) -> (n,) values of that column.
+    spans
+        Whether the columns add up to the constant.
+    """
+
+    names: tuple[str, ...]
+    reduced: tuple[str, ...]
+    column: Callable[[int, bool], NDArray[np.float64]]
+    spans: bool
 
 
 def encode(
@@ -28,7 +50,7 @@ def encode(
     codings: Mapping[str, Coding],
     state: dict[str, Any],
     text: str,
-) -> dict[str, Any]:
+) -> dict[str, Columns]:
     """Evaluate and code every piece of a right-hand side.
 
     Parameters
@@ -47,7 +69,7 @@ def encode(
     Returns
     -------
     dict
-        By name, formulaic's `FactorValues`: the namespace in which it looks the names up.
+        The columns of each piece, by its name.
 
     Raises
     ------
@@ -56,18 +78,18 @@ def encode(
 
     Examples
     --------
-    >>> list(encode([Piece("x", "column", "x", ("x",))], pl.DataFrame({"x": [1]}), {}, {}, {}, ""))
-    ['x']
+    >>> frame = pl.DataFrame({"x": [1]})
+    >>> encode([Piece("x", "column", "x", ("x",))], frame, {}, {}, {}, "")["x"].names
+    ('x',)
     """
-    out: dict[str, Any] = {}
+    out: dict[str, Columns] = {}
     for piece in pieces:
         if piece.kind == "expression":
             value = evaluate(piece.source, piece.columns, frame, state, text)
-            if piece.name in levels:
-                series = series_of(piece.name, value)
-            else:
+            if piece.name not in levels:
                 out[piece.name] = _numeric(piece.name, value, frame.height)
                 continue
+            series = series_of(piece.name, value)
         else:
             series = frame.get_column(piece.source)
         if piece.name in levels:
@@ -77,70 +99,54 @@ def encode(
     return out
 
 
-def _categorical(piece: Piece, series: pl.Series, factor: Factor, coding: Coding) -> Any:
-    from formulaic.materializers.types import FactorValues
-
+def _categorical(piece: Piece, series: pl.Series, factor: Factor, coding: Coding) -> Columns:
+    """A factor: its coding where an intercept is spanned already, else cell means."""
     position = codes(series, factor)
-    unseen = np.flatnonzero(position == -2)
-    if unseen.size:
-        value = str(series[int(unseen[0])])
+    if position.min(initial=0) == -2:
+        value = str(series[int(np.argmax(position == -2))])
         raise DataError(
             f"column {piece.source!r} holds the level {value!r}, which was not in the data of "
             f"the fit{nearest(value, factor.levels)}; levels: {', '.join(factor.levels)}"
         )
-    return FactorValues(
-        position,
-        kind="categorical",
-        spans_intercept=True,
-        encoder=partial(_encoded, levels=factor.levels, coding=coding),
-    )
-
-
-def _encoded(
-    values: Any,
-    reduced_rank: bool,
-    drop_rows: object,
-    encoder_state: object,
-    model_spec: object,
-    *,
-    levels: tuple[str, ...],
-    coding: Coding,
-) -> Any:
-    """Columns of a factor: its coding where an intercept is spanned already, else cell means."""
-    from formulaic.materializers.types import FactorValues
-
-    position = np.asarray(values)
-    matrix = coding.matrix(levels) if reduced_rank else np.eye(len(levels))
-    suffixes = coding.names(levels) if reduced_rank else levels
+    matrix, suffixes = coding.matrix(factor.levels), coding.names(factor.levels)
     if len(set(suffixes)) != len(suffixes):
         raise DataError(f"two columns of one coding have the same name: {', '.join(suffixes)}")
-    columns = {s: matrix[position, k] for k, s in enumerate(suffixes)}
-    return FactorValues(
-        columns, kind="categorical", format="{name}{field}", spans_intercept=False, encoded=True
+
+    def column(k: int, reduced: bool) -> NDArray[np.float64]:
+        return matrix[:, k][position] if reduced else (position == k).astype(np.float64)
+
+    return Columns(
+        tuple(piece.name + level for level in factor.levels),
+        tuple(piece.name + suffix for suffix in suffixes),
+        column,
+        spans=True,
     )
 
 
-def _numeric(name: str, value: Any, n: int) -> Any:
-    """Numbers for formulaic: one column, or several numbered from 1 as in R."""
-    from formulaic.materializers.types import FactorValues
-
-    metadata = getattr(value, "__formulaic_metadata__", None)
+def _numeric(name: str, value: Any, n: int) -> Columns:
+    """Numbers: one column, or several numbered from 1 as in R."""
+    spans = False
     if isinstance(value, dict):
+        metadata = getattr(value, "__formulaic_metadata__", None)
+        spans = len(value) > 1 and metadata is not None and bool(metadata.spans_intercept)
         shift = 1 if 0 in value else 0
-        columns = {
-            (k + shift if isinstance(k, int) else k): np.asarray(v, dtype=np.float64)
-            for k, v in value.items()
-        }
-        spans = bool(metadata.spans_intercept) if metadata is not None else False
-        if len(columns) > 1:
-            return FactorValues(
-                columns,
-                kind="numerical",
-                format="{name}{field}",
-                spans_intercept=spans,
-                drop_field=next(iter(columns)) if spans else None,
-            )
-        value = next(iter(columns.values()))
+        suffixes = [str(k + shift if isinstance(k, int) else k) for k in value]
+        arrays = [_floats(name, v, n) for v in value.values()]
+    else:
+        array = _floats(name, value, n)
+        arrays = [array] if array.ndim == 1 else list(array.T)
+        suffixes = [str(k + 1) for k in range(len(arrays))]
+    names = (name,) if len(arrays) == 1 else tuple(name + suffix for suffix in suffixes)
+    return Columns(
+        names,
+        names[1:] if spans else names,
+        lambda k, reduced: arrays[k + (spans and reduced)],
+        spans,
+    )
+
+
+def _floats(name: str, value: Any, n: int) -> NDArray[np.float64]:
+    """(n,) or (n, k) numbers."""
     try:
         array = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -151,10 +157,7 @@ def _numeric(name: str, value: Any, n: int) -> Any:
         array = np.full(n, float(array))
     if array.shape[0] != n or array.ndim > 2:
         raise DataError(f"{name} gives {array.shape} values for {n} rows")
-    if array.ndim == 2:
-        columns = {str(k + 1): array[:, k] for k in range(array.shape[1])}
-        return FactorValues(columns, kind="numerical", format="{name}{field}")
-    return FactorValues(array, kind="numerical")
+    return array
 
 
 def is_categorical(value: Any) -> bool:

@@ -1,41 +1,43 @@
 """A right-hand side and data to columns: X, or the columns of one random-effects term.
 
-formulaic decides which factors get all their levels and which one fewer (so that the columns are
-of full rank), and multiplies out interactions. The values, the codings and the names are ours:
-every variable is handed over as evaluated, coded columns under its R name, through formulaic's
-documented `FactorValues` encoder.
+formulaic expands the algebra of the formula; which variables get all their columns, the codings
+and the names are ours.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from bayesglmm.design.aliasing import Aliasing, find_aliasing
 from bayesglmm.design.codings import Coding, Poly, Treatment, coding_of
 from bayesglmm.design.columns import (
-    Factor,
     column,
     find_name,
     is_missing,
     is_text,
-    make_factor,
     numbers,
     to_polars,
 )
-from bayesglmm.design.encode import encode, is_categorical, series_of
+from bayesglmm.design.encode import Columns, encode, is_categorical, series_of
+from bayesglmm.design.factors import Factor, factorise, make_factor
+from bayesglmm.design.spans import products_of
 from bayesglmm.design.terms import Piece, Term, evaluate, read_terms
 from bayesglmm.errors import DataError, caret
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FixedPart", "Roles", "build_part", "materialize"]
+INTERCEPT = "(Intercept)"
+
+__all__ = ["FixedPart", "Roles", "build_part", "estimable_part", "multiplied_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,31 @@ class Roles:
 
     def factor(self, series: pl.Series) -> Factor:
         """The levels of a column."""
+        return self.factorise(series)[0]
+
+    def factorise(self, series: pl.Series) -> tuple[Factor, NDArray[np.intp]]:
+        """The levels of a column and the code of every row, (n,)."""
         name = series.name
-        return make_factor(series, given=self.factors.get(name, ()), ordered=name in self.ordered)
+        return factorise(series, given=self.factors.get(name, ()), ordered=name in self.ordered)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One column of X: a product of columns of variables.
+
+    Attributes
+    ----------
+    name
+        R's coefficient name.
+    term
+        The label of its term, ``"(Intercept)"`` for the intercept.
+    factors
+        The variables, each with whether it has one column fewer and which column it is.
+    """
+
+    name: str
+    term: str
+    factors: tuple[tuple[str, bool, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +103,7 @@ class FixedPart:
     text
         The right-hand side.
     names
-        R's coefficient names, p of them.
+        R's names of the p coefficients that are estimated.
     terms
         For each column the label of its term, ``"(Intercept)"`` for the intercept (R's
         ``assign``).
@@ -90,6 +115,9 @@ class FixedPart:
         Their means over the rows of the fit.
     codings
         The coding of each factor, by its name in the formula.
+    aliasing
+        Which of the columns that the formula makes are combinations of earlier ones, and so not
+        estimated.
     """
 
     text: str
@@ -99,10 +127,11 @@ class FixedPart:
     covariates: tuple[str, ...]
     covariate_means: Mapping[str, float]
     codings: Mapping[str, Coding]
+    aliasing: Aliasing
     _pieces: tuple[Piece, ...]
     _levels: Mapping[str, Factor]
     _state: Mapping[str, Any]
-    _spec: Any
+    _cells: tuple[Cell, ...]
     _formula: str
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,7 +152,7 @@ class FixedPart:
     @property
     def has_intercept(self) -> bool:
         """Whether there is an intercept."""
-        return "(Intercept)" in self.terms
+        return INTERCEPT in self.terms
 
     def matrix(self, newdata: object) -> NDArray[np.float64]:
         """Make the same columns for new data.
@@ -136,7 +165,8 @@ class FixedPart:
         Returns
         -------
         ndarray, (m, p)
-            Columns as in `names`. A row with a missing value is NaN throughout.
+            Columns as in `names`. A row with a missing value is NaN throughout, and so is a row
+            whose value of the linear predictor cannot be estimated (`Aliasing.estimable`).
 
         Raises
         ------
@@ -149,22 +179,37 @@ class FixedPart:
         >>> part.matrix({"g": ["b"]}).tolist()
         [[1.0, 1.0]]
         """
+        every = self.all_columns(newdata)
+        out = self.aliasing.reduced(every)
+        if self.aliasing:
+            out[~self.aliasing.estimable(every)] = np.nan
+        return out
+
+    def all_columns(self, newdata: object) -> NDArray[np.float64]:
+        """Make every column of the formula, those that are not estimated too.
+
+        Parameters and errors as for `matrix`.
+
+        Returns
+        -------
+        ndarray, (m, p + d)
+            Columns as in ``aliasing.names``; NaN in rows with a missing value.
+        """
         frame = newdata if isinstance(newdata, pl.DataFrame) else to_polars(newdata)
-        out = np.full((frame.height, len(self.names)), np.nan)
         gone = np.zeros(frame.height, dtype=bool)
         for name in self.columns:
-            gone |= is_missing(column(frame, name, self._formula)).to_numpy()
+            gone |= is_missing(column(frame, name, self._formula))
         kept = frame.filter(~gone) if gone.any() else frame
         if not kept.height:
-            return out
-        if not self._pieces:
-            out[:] = 1.0
-            return out
+            return np.full((frame.height, len(self._cells)), np.nan)
         values = encode(
             self._pieces, kept, self._levels, self.codings, _copied(self._state), self._formula
         )
-        made = self._spec.get_model_matrix(_rows(kept.height), context=values)
-        out[~gone] = np.asarray(made, dtype=np.float64)
+        made = _multiplied(self._cells, values, kept.height)
+        if not gone.any():
+            return made
+        out = np.full((frame.height, len(self._cells)), np.nan)
+        out[~gone] = made
         return out
 
 
@@ -205,13 +250,9 @@ def build_part(
     state: dict[str, Any] = {}
     levels.update(_derived_levels(pieces, frame, levels, state, roles.text))
     codings = {p.name: _coding(p, levels[p.name], roles) for p in pieces if p.name in levels}
-    if pieces:
-        values = encode(pieces, frame, levels, codings, state, roles.text)
-        spec, X, names, labels = materialize(intercept, terms, values, frame.height)
-    else:
-        spec = None
-        names = ("(Intercept)",) * intercept
-        labels, X = names, np.ones((frame.height, len(names)))
+    values = encode(pieces, frame, levels, codings, state, roles.text)
+    cells, X = multiplied_out(intercept, terms, values, frame.height)
+    names = tuple(cell.name for cell in cells)
     _refuse_not_finite(X, names)
 
     used = tuple(dict.fromkeys(c for p in pieces for c in p.columns))
@@ -220,20 +261,49 @@ def build_part(
     part = FixedPart(
         text=rhs,
         names=names,
-        terms=labels,
+        terms=tuple(cell.term for cell in cells),
         factors=MappingProxyType({c: f.levels for c, f in known.items()}),
         covariates=covariates,
         covariate_means=MappingProxyType(
             {c: float(numbers(frame.get_column(c), roles.text).mean()) for c in covariates}
         ),
         codings=MappingProxyType(codings),
+        aliasing=Aliasing.none(names),
         _pieces=pieces,
         _levels=MappingProxyType(levels),
         _state=MappingProxyType(state),
-        _spec=spec,
+        _cells=cells,
         _formula=roles.text,
     )
     return part, X
+
+
+def estimable_part(
+    part: FixedPart, X: NDArray[np.float64]
+) -> tuple[FixedPart, NDArray[np.float64]]:
+    """Leave out the columns that are combinations of earlier ones, as R does.
+
+    Parameters
+    ----------
+    part, X
+        From `build_part`; X (n, p + d).
+
+    Returns
+    -------
+    FixedPart, ndarray (n, p)
+        The part with its `aliasing`, and the columns that remain.
+    """
+    aliasing = find_aliasing(X, part.names)
+    if not aliasing:
+        return part, X
+    kept = aliasing.kept
+    smaller = replace(
+        part,
+        names=tuple(part.names[k] for k in kept),
+        terms=tuple(part.terms[k] for k in kept),
+        aliasing=aliasing,
+    )
+    return smaller, np.ascontiguousarray(X[:, kept])
 
 
 def _levels_of(pieces: Iterable[Piece], frame: pl.DataFrame, roles: Roles) -> dict[str, Factor]:
@@ -309,38 +379,47 @@ def _coding(piece: Piece, factor: Factor, roles: Roles) -> Coding:
     return Poly() if factor.ordered else Treatment()
 
 
-def materialize(
-    intercept: bool, terms: tuple[Term, ...], values: Mapping[str, Any], n: int
-) -> tuple[Any, NDArray[np.float64], tuple[str, ...], tuple[str, ...]]:
-    """Let formulaic choose reduced or full coding and multiply out the interactions."""
-    from formulaic import SimpleFormula
-    from formulaic.parser.types import Factor as FormulaicFactor
-    from formulaic.parser.types import Term as FormulaicTerm
-
-    written = [FormulaicTerm([FormulaicFactor("1", eval_method="literal")])] * intercept
-    written += [
-        FormulaicTerm([FormulaicFactor(p.name, eval_method="lookup") for p in term])
-        for term in terms
-    ]
-    formula = SimpleFormula(written, _ordering="none")
-    made = formula.get_model_matrix(_rows(n), context=values, output="numpy", na_action="ignore")
-    spec: Any = made.model_spec
-    names: list[str] = []
-    labels: list[str] = []
-    for structure in spec.structure:
-        label = ":".join(f.expr for f in structure.term.factors)
-        is_one = label == "1"
-        names += ["(Intercept)"] if is_one else structure.columns
-        labels += ["(Intercept)" if is_one else label] * len(structure.columns)
-    X = np.ascontiguousarray(np.asarray(made), dtype=np.float64)
-    return spec, X, tuple(names), tuple(labels)
+def multiplied_out(
+    intercept: bool, terms: Sequence[Term], values: Mapping[str, Columns], n: int
+) -> tuple[tuple[Cell, ...], NDArray[np.float64]]:
+    """The columns of a fixed part, described, and X (n, columns) with all of them."""
+    cells = _cells_of([()] * intercept + [tuple(p.name for p in term) for term in terms], values)
+    return cells, _multiplied(cells, values, n)
 
 
-def _rows(n: int) -> Any:
-    """A frame without columns: formulaic takes the number of rows from it."""
-    import pandas as pd
+def _cells_of(terms: Sequence[tuple[str, ...]], values: Mapping[str, Columns]) -> tuple[Cell, ...]:
+    """The columns of every term; within a product the first variable varies fastest, as in R."""
+    out: list[Cell] = []
+    spanning = {name for name, columns in values.items() if columns.spans}
+    for term, products in zip(terms, products_of(terms, spanning), strict=True):
+        label = ":".join(term) or INTERCEPT
+        for product in products:
+            variables = [
+                [(name, reduced, k, text) for k, text in enumerate(_names(values[name], reduced))]
+                for name, reduced in product
+            ]
+            for chosen in itertools.product(*reversed(variables)):
+                parts = chosen[::-1]
+                text = ":".join(part[3] for part in parts) or INTERCEPT
+                out.append(Cell(text, label, tuple(part[:3] for part in parts)))
+    return tuple(out)
 
-    return pd.DataFrame(index=pd.RangeIndex(n))
+
+def _names(columns: Columns, reduced: bool) -> tuple[str, ...]:
+    return columns.reduced if reduced else columns.names
+
+
+def _multiplied(
+    cells: Sequence[Cell], values: Mapping[str, Columns], n: int
+) -> NDArray[np.float64]:
+    """X (n, p), column by column, so that no factor is ever spread out over all its levels."""
+    X = np.empty((n, len(cells)))
+    for j, cell in enumerate(cells):
+        columns = (values[name].column(k, reduced) for name, reduced, k in cell.factors)
+        X[:, j] = next(columns, 1.0)
+        for more in columns:
+            X[:, j] *= more
+    return X
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:

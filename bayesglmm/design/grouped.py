@@ -6,14 +6,16 @@ penalised least squares needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from bayesglmm.design.columns import Factor, codes, column, to_polars
+from bayesglmm.design.columns import column, to_polars
+from bayesglmm.design.factors import Factor, codes
 from bayesglmm.design.fixed import FixedPart, Roles, build_part
 from bayesglmm.errors import DataError, caret
 
@@ -104,7 +106,9 @@ class RandomTerm:
         [1, -1]
         """
         frame = newdata if isinstance(newdata, pl.DataFrame) else to_polars(newdata)
-        flat, valid = _flat_codes(frame, self._groups, self.part._formula)
+        found = [codes(column(frame, g.name, self.part._formula), g) for g in self._groups]
+        flat = _flat_codes(found, self._groups)
+        valid = np.all([code >= 0 for code in found], axis=0)
         place = np.searchsorted(self._observed, flat)
         place[place == self.J] = 0
         known = valid & (self._observed[place] == flat)
@@ -148,9 +152,9 @@ def random_terms(
     seen: dict[str, int] = {}
     for bar in bars:
         factor = ":".join(bar.group)
-        groups = tuple(roles.factor(column(frame, g, roles.text)) for g in bar.group)
-        flat, _ = _flat_codes(frame, groups, roles.text)
-        observed, index = np.unique(flat, return_inverse=True)
+        made = [roles.factorise(column(frame, g, roles.text)) for g in bar.group]
+        groups = tuple(factor for factor, _ in made)
+        observed, index = _observed(_flat_codes([code for _, code in made], groups), groups)
         if len(observed) < 2:
             raise DataError(
                 f"grouping factor {factor!r} has one level in the rows used, so its variance "
@@ -161,7 +165,6 @@ def random_terms(
             raise DataError(f"{bar.text} has no effects" + _point(roles.text, bar.text))
         count = seen.get(factor, 0)
         seen[factor] = count + 1
-        index = index.astype(np.intp).reshape(-1)
         for array in (index, Z, observed):
             array.setflags(write=False)
         terms.append(
@@ -181,17 +184,28 @@ def random_terms(
     return tuple(terms)
 
 
-def _flat_codes(
-    frame: pl.DataFrame, groups: tuple[Factor, ...], text: str
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """One integer for each combination of levels, first factor slowest; and which rows have one."""
-    flat = np.zeros(frame.height, dtype=np.int64)
-    valid = np.ones(frame.height, dtype=bool)
-    for group in groups:
-        code = codes(column(frame, group.name, text), group)
-        valid &= code >= 0
+def _flat_codes(found: Sequence[NDArray[np.intp]], groups: tuple[Factor, ...]) -> NDArray[np.int64]:
+    """One integer for each combination of levels, first factor slowest."""
+    if len(found) == 1:
+        return np.maximum(found[0], 0)
+    flat = np.zeros(len(found[0]), dtype=np.int64)
+    for code, group in zip(found, groups, strict=True):
         flat = flat * len(group.levels) + np.maximum(code, 0)
-    return flat, valid
+    return flat
+
+
+def _observed(
+    flat: NDArray[np.int64], groups: tuple[Factor, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """The combinations that occur, in order, and the place of every row among them."""
+    cells = math.prod(len(g.levels) for g in groups)
+    if cells > 4 * len(flat) + 1024:  # too many to count every one
+        observed, index = np.unique(flat, return_inverse=True)
+        return observed, index.astype(np.intp).reshape(-1)
+    occurs = np.zeros(cells, dtype=bool)
+    occurs[flat] = True
+    index = flat.astype(np.intp) if occurs.all() else (np.cumsum(occurs) - 1)[flat]
+    return np.flatnonzero(occurs), index
 
 
 def _level_names(observed: NDArray[np.int64], groups: tuple[Factor, ...]) -> tuple[str, ...]:

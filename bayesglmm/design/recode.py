@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.design.aliasing import find_aliasing
 from bayesglmm.design.codings import Coding, Levels
 from bayesglmm.design.design import Design
 from bayesglmm.design.encode import encode
-from bayesglmm.design.fixed import materialize
+from bayesglmm.design.fixed import multiplied_out
 from bayesglmm.design.terms import read_terms
 
 __all__ = ["FixedTerm", "fixed_terms", "marginally_coded", "without_term"]
@@ -89,7 +90,8 @@ def marginally_coded(design: Design) -> NDArray[np.float64]:
     """
     fixed = design.fixed
     codings = {name: _Centred(coding) for name, coding in fixed.codings.items()}
-    return replace(fixed, codings=codings).matrix(design.data)
+    every = replace(fixed, codings=codings).all_columns(design.data)
+    return fixed.aliasing.reduced(every)
 
 
 def without_term(design: Design, label: str) -> NDArray[np.float64]:
@@ -107,4 +109,5 @@ def without_term(design: Design, label: str) -> NDArray[np.float64]:
     levels = {p.name: fixed._levels[p.name] for p in pieces if p.name in fixed._levels}
     state = dict(fixed._state)
     values = encode(pieces, design.data, levels, fixed.codings, state, design.formula.text)
-    return materialize(intercept, kept, values, design.n)[1]
+    cells, X = multiplied_out(intercept, kept, values, design.n)
+    return find_aliasing(X, tuple(cell.name for cell in cells)).reduced(X)

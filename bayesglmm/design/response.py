@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from bayesglmm.design.columns import Factor, codes, column, is_missing, numbers
+from bayesglmm.design.columns import column, is_missing, numbers
+from bayesglmm.design.factors import Factor, codes
 from bayesglmm.design.fixed import Roles
 from bayesglmm.design.terms import evaluate, r_name, variables
 from bayesglmm.errors import DataError, FormulaError, nearest
@@ -29,7 +30,7 @@ class Response:
         The left-hand side as written.
     y
         (n,) float64: the values; 0 and 1 for two levels; the proportion of successes when there
-        are trials.
+        are trials (0 where there are none of them).
     trials
         (n,) float64, ones where the formula gives none.
     levels
@@ -75,8 +76,10 @@ def response_columns(text: str, known: list[str], formula: str) -> tuple[str, ..
     ('s', 'n')
     """
     if _is_name(text):
-        column(pl.DataFrame(schema=dict.fromkeys(known, pl.Float64)), text.strip("`"), formula)
-        return (text.strip("`"),)
+        name = text.strip("`")
+        if name not in known:
+            column(pl.DataFrame(schema=dict.fromkeys(known, pl.Float64)), name, formula)
+        return (name,)
     used = [c for part in _parts(text, formula) for c in variables(part, known, formula)[1]]
     return tuple(dict.fromkeys(used))
 
@@ -252,14 +255,14 @@ def _proportion(text: str, success: NDArray[np.float64], trials: NDArray[np.floa
     for name, values in (("the number of successes", success), ("the number of trials", trials)):
         if not np.isfinite(values).all():
             raise DataError(f"{text}: {name} is not finite in {_where(~np.isfinite(values))}")
-    if (trials <= 0).any():
-        raise DataError(f"{text}: the number of trials is not positive in {_where(trials <= 0)}")
+    if (trials < 0).any():
+        raise DataError(f"{text}: the number of trials is negative in {_where(trials < 0)}")
     if (success < 0).any():
         raise DataError(f"{text}: the number of successes is negative in {_where(success < 0)}")
     over = success > trials
     if over.any():
         raise DataError(f"{text}: there are more successes than trials in {_where(over)}")
-    return Response(text, _frozen(success / trials), _frozen(trials))
+    return Response(text, _frozen(success / np.where(trials > 0, trials, 1.0)), _frozen(trials))
 
 
 def _expression(text: str, frame: pl.DataFrame, roles: Roles) -> NDArray[np.float64]:
@@ -305,6 +308,6 @@ def _where(bad: NDArray[np.bool_]) -> str:
 
 
 def _frozen(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    out = np.array(array, dtype=np.float64)
+    out = array if array.flags.owndata else array.copy()  # a view belongs to the caller's data
     out.setflags(write=False)
     return out

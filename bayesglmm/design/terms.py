@@ -15,7 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from bayesglmm.design.columns import column, find_name, is_text, labels
+from bayesglmm.design.columns import column, find_name, is_text
+from bayesglmm.design.factors import labels
 from bayesglmm.errors import DataError, FormulaError, nearest
 
 __all__ = ["Piece", "Term", "evaluate", "functions", "r_name", "read_terms", "variables"]
@@ -141,6 +142,11 @@ def read_terms(rhs: str, columns: Iterable[str], text: str = "") -> tuple[bool, 
     >>> intercept, [":".join(p.name for p in t) for t in terms]
     (True, ['a', 'b', 'I(a^2)', 'b:a'])
     """
+    return _read_terms(rhs, tuple(columns), text)
+
+
+@lru_cache(maxsize=256)
+def _read_terms(rhs: str, known: tuple[str, ...], text: str) -> tuple[bool, tuple[Term, ...]]:
     if rhs in ("1", "0", "-1"):
         return rhs == "1", ()
     from formulaic import Formula
@@ -154,7 +160,6 @@ def read_terms(rhs: str, columns: Iterable[str], text: str = "") -> tuple[bool, 
     if not hasattr(parsed, "required_variables") or not all(hasattr(t, "factors") for t in parsed):
         raise FormulaError(f"{rhs!r} is not a sum of terms", text)
 
-    known = tuple(columns)
     pieces: dict[str, Piece] = {}
     place: dict[str, int] = {}
     raw: list[list[str]] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from bayesglmm.errors import FormulaError
 from bayesglmm.formula.bars import Bar, is_bar_term, read_bars
@@ -86,7 +87,11 @@ def parse(text: str, *, one_sided: bool = False) -> Formula:
         raise FormulaError(
             f"a formula is text such as 'y ~ x + (1|g)', not {type(text).__name__} {text!r}"
         )
-    text = text.strip()
+    return _parse(text.strip(), one_sided)
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str, one_sided: bool) -> Formula:
     if not text:
         raise FormulaError("the formula is empty; write for instance 'y ~ x + (1|g)'")
     tokens = tokenize(text)

@@ -19,7 +19,7 @@ from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import component_values, covariance_of, transformed
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.glm import fit_glm
-from bayesglmm.laplace.judge import invert_information, judge, separation_notes, settle
+from bayesglmm.laplace.judge import invert_information, judge, settle
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
 from bayesglmm.laplace.optimise import Optimum, bfgs, maximise
 from bayesglmm.laplace.options import ML
@@ -32,6 +32,7 @@ from bayesglmm.laplace.structure import Array
 _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is flat
 _LARGEST_THETA = 1e4
 _STEPS = (0.2, 0.1)  # expected size of a change in theta and in log sigma
+_PLATEAU = 1e-9  # relative information of a direction of beta below which there is none
 _ROUGH = 1e-3  # squared distance in standard errors at which the profiled search hands over
 
 
@@ -193,7 +194,9 @@ def generalised_mixed(
         x, curvature = settle(_Guarded(joint), covariance, best, scale)
         point = joint.at(x)
         beside = border(problem, point.value.modes)
-        everything, flat = invert_information(-curvature)
+        basis = _informed(-curvature, root, k)
+        everything, flat = invert_information(basis.T @ -curvature @ basis)
+        everything, flat = basis @ everything @ basis.T, flat @ basis.T
         scale_cov, flat = everything[np.ix_(order, order)], flat[:, order]
         if options.vcov == "conditional":
             vcov = np.linalg.pinv(beside.schur, hermitian=True)
@@ -202,12 +205,7 @@ def generalised_mixed(
             vcov = root @ everything[block, block] @ root.T
     if not np.isfinite(best.value):
         raise FitError("the likelihood is not finite at the starting values; rescale covariates")
-    separated = separation_notes(likelihood, columns.X @ point.beta)
-    if separated:  # the likelihood is flat towards infinity: there is no curvature to read
-        vcov = np.full_like(vcov, np.nan)
-    return _estimate(
-        design, problem, options, point, beside, best, vcov, scale_cov, flat, separated
-    )
+    return _estimate(design, problem, options, point, beside, best, vcov, scale_cov, flat)
 
 
 def _start(problem: Problem) -> tuple[Array, Array]:
@@ -255,6 +253,24 @@ def _climb(profiled: _Profiled, start: Array, steps: Array) -> tuple[Array, Arra
     return start + steps * z, inverse * np.outer(steps, steps)
 
 
+def _informed(information: Array, root: Array, k: int) -> Array:
+    """(m, r) basis of the parameters without directions of beta that run to infinity.
+
+    Where predictors separate the outcomes the likelihood levels off: its curvature there is
+    rounding, and would spoil the standard errors of everything else.
+    """
+    m, p = len(information), len(root)
+    back = np.linalg.inv(root)
+    block = slice(k, k + p)
+    values, vectors = np.linalg.eigh(back.T @ information[block, block] @ back)
+    known = vectors[:, values > _PLATEAU * values.max(initial=0.0)]
+    basis = np.zeros((m, m - p + known.shape[1]))
+    basis[:k, :k] = np.eye(k)
+    basis[block, k : k + known.shape[1]] = back @ known
+    basis[k + p :, k + known.shape[1] :] = np.eye(m - k - p)
+    return basis
+
+
 def _inverse_root(information: Array) -> Array:
     """A square R with R R' the inverse of a symmetric matrix, floored where it is singular."""
     values, vectors = np.linalg.eigh(information)
@@ -272,12 +288,11 @@ def _estimate(
     vcov: Array,
     scale_cov: Array,
     flat: Array,
-    notes: tuple[str, ...],
 ) -> Estimate:
     covariance, transforms = problem.covariance, problem.columns.transforms
     k, p, has_scale = covariance.size, problem.p, len(point.log_sigma)
     outcome, component_cov = judge(
-        design, covariance, transforms, point.theta, point.sigma, best, scale_cov, flat, notes
+        design, covariance, transforms, point.theta, point.sigma, best, scale_cov, flat, ()
     )
     raw = transformed(covariance, point.theta, transforms)
     values = component_values(covariance, raw, 1.0)

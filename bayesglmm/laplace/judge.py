@@ -1,4 +1,4 @@
-"""Judging where an optimisation ended: boundaries, flat directions, separation, in words."""
+"""Judging where an optimisation ended: boundaries, flat directions, in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
-from bayesglmm.families import Likelihood
 from bayesglmm.laplace.covariance import (
     Covariance,
     canonical_signs,
@@ -19,31 +18,6 @@ from bayesglmm.laplace.outcome import Outcome
 _ZERO = 1e-5  # a diagonal of Lambda below this is tested against exactly zero
 _BOUNDARY = 1e-4  # a standardised sd below this counts as zero
 _FLAT = 2e-6  # relative curvature below which a direction is not identified
-_EXTREME_ETA = 15.0  # a fitted probability of 1 - 3e-7: the data are (quasi-)separated
-
-
-def separation_notes(likelihood: Likelihood, eta: Array) -> tuple[str, ...]:
-    """Whether coefficients run to infinity: fitted probabilities of 0 or 1, fitted counts of 0.
-
-    ``eta`` is the linear predictor without offset and random effects.
-    """
-    if likelihood.link.name == "log" and likelihood.family.name == "poisson":
-        if np.min(eta, initial=0.0) > -_EXTREME_ETA:
-            return ()
-        return (
-            "Some fitted counts are 0 to rounding: a cell of the predictors has no events, so its "
-            "estimate is infinite and its standard error meaningless. Remove or merge the "
-            'predictor, or fit with a prior: fit("nuts").',
-        )
-    if not likelihood.family.is_probability:
-        return ()
-    if likelihood.link.name in ("log", "identity") or np.max(np.abs(eta), initial=0) < _EXTREME_ETA:
-        return ()
-    return (
-        "Some fitted probabilities are 0 or 1 to rounding: a predictor separates the outcomes, "
-        "so its estimate is infinite and its standard error meaningless. Remove or merge the "
-        'predictor, or fit with a prior: fit("nuts").',
-    )
 
 
 def settle(
@@ -65,7 +39,7 @@ def settle(
             if objective(trial)[0] >= objective(snapped)[0] - 1e-8:
                 snapped = trial
     if snapped is not x:
-        curvature = hessian(objective, snapped, scale)
+        curvature = hessian(objective, snapped, scale, objective(snapped)[1])
     return snapped, curvature
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from bayesglmm.design import Design
-from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import (
@@ -39,11 +38,6 @@ def linear_mixed(
 ) -> Estimate:
     structure, transforms = columns.structure, columns.transforms
     covariance = covariance_of(design.random)
-    if any(design.n == J for J in structure.terms[:, 0]):
-        raise FitError(
-            f"a random effect for each of the {design.n} rows cannot be told apart from the "
-            "residual of a Gaussian model; remove the observation-level term"
-        )
     problem = linear_problem(columns, likelihood.y - design.offset, likelihood.w, covariance)
 
     objective = _Objective(problem, options.reml)

@@ -17,10 +17,10 @@ from bayesglmm.families import Likelihood
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.generalised import generalised_mixed
 from bayesglmm.laplace.glm import fit_glm
-from bayesglmm.laplace.judge import separation_notes
 from bayesglmm.laplace.linear import linear_mixed
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
+from bayesglmm.laplace.separation import judge_separation
 from bayesglmm.laplace.standardise import coordinates, orthonormal
 from bayesglmm.laplace.structure import Array
 from bayesglmm.laplace.threads import blas_threads
@@ -52,11 +52,14 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
     # their squares, time stamps) cost digits; the estimate is then carried back.
     if not design.random:
         Q, R = orthonormal(design.X)
-        return without_effects(replace(design, X=Q), likelihood, linear).for_columns(R)
-    columns = coordinates(design)
-    fit = linear_mixed if linear else generalised_mixed
-    with blas_threads(columns.structure.q):
-        return fit(design, columns, likelihood, options).for_columns(columns.R)
+        found = without_effects(replace(design, X=Q), likelihood, linear)
+    else:
+        columns = coordinates(design)
+        R = columns.R
+        fit = linear_mixed if linear else generalised_mixed
+        with blas_threads(columns.structure.q):
+            found = fit(design, columns, likelihood, options)
+    return judge_separation(found.for_columns(R), design, likelihood)
 
 
 def _check_quadrature(design: Design, linear: bool, nagq: int) -> None:
@@ -92,9 +95,9 @@ def without_effects(design: Design, likelihood: Likelihood, linear: bool) -> Est
     if has_scale and ml_sigma <= 1e-12 * float(np.max(np.abs(likelihood.y))):
         raise FitError("the response is fitted exactly: its residual variance is zero")
     log_sigma_cov = np.full((1, 1), 1.0 / (2.0 * design.n)) if has_scale else np.zeros((0, 0))
-    notes = separation_notes(likelihood, at.eta - design.offset)
+    notes: tuple[str, ...] = ()
     if at.decrement >= 1e-8:
-        notes += (
+        notes = (
             "The search stopped before the gradient vanished, at the edge of what the link "
             "allows: standard errors mean nothing. Try the family's default link.",
         )

@@ -28,6 +28,7 @@ _NEAR = 0.1  # from here on the search learns the metric by itself
 _NOISE = 1e-10
 # Differences of a gradient that is exact to about 1e-10: error about 1e-7 from either side.
 _STEP = 5e-4
+_BEND = 0.2  # how far from linear a gradient may be over two steps, relative to its change
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +58,26 @@ class Optimum:
     trace: tuple[float, ...]
 
 
-def hessian(objective: Objective, x: Array, scale: Array) -> Array:
+def hessian(objective: Objective, x: Array, scale: Array, gradient: Array) -> Array:
     """Symmetrised central differences of the gradient, with steps ``5e-4 * scale``.
 
-    Near the edge of the objective's domain the steps are shortened; beyond repair the column
-    is zero, as of a direction that is not identified.
+    ``gradient`` is that at x. Steps are shortened near the edge of the objective's domain, and
+    where the gradient is far from linear (beside estimates that run to infinity); beyond repair
+    the column is zero, as of a direction that is not identified.
     """
     size = len(x)
     out = np.zeros((size, size))
     for k in range(size):
         step = np.zeros(size)
-        for shorter in (1.0, 0.1, 0.01):
+        for shorter in (1.0, 0.1, 0.01, 0.001):
             step[k] = _STEP * scale[k] * shorter
-            slope = (objective(x + step)[1] - objective(x - step)[1]) / (2.0 * step[k])
-            if np.all(np.isfinite(slope)):
-                out[:, k] = slope
+            above, below = objective(x + step)[1], objective(x - step)[1]
+            difference = above - below
+            if not np.all(np.isfinite(difference)):
+                continue
+            out[:, k] = difference / (2.0 * step[k])
+            bend = np.linalg.norm(above + below - 2.0 * gradient)
+            if bend <= _BEND * np.linalg.norm(difference):
                 break
     return 0.5 * (out + out.T)
 
@@ -114,7 +120,7 @@ def maximise(
         scaled, z, value, gradient, trace, metric=known, fixed_metric=fixed_metric
     )
     ones = np.ones_like(z)
-    curvature = hessian(scaled, z, ones)
+    curvature = hessian(scaled, z, ones, gradient)
     step, distance = _newton_step(curvature, gradient)
     for _ in range(_NEWTON_STEPS):
         if not distance > _GOOD:
@@ -131,7 +137,7 @@ def maximise(
         if not moved:
             break
         if before > 1e-11:  # moved too far for the curvature to be that of the new point
-            curvature = hessian(scaled, z, ones)
+            curvature = hessian(scaled, z, ones, gradient)
         step, distance = _newton_step(curvature, gradient)
     return Optimum(
         start + scale * z,

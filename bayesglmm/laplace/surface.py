@@ -131,7 +131,7 @@ def without_effects(X: Array, offset: Array, likelihood: Likelihood) -> float:
 
 def curvature(objective: Objective, x: Array, scale: Array) -> Array:
     """The Hessian of an objective at x."""
-    return hessian(objective, x, scale)
+    return hessian(objective, x, scale, objective(x)[1])
 
 
 def threads(design: Design) -> AbstractContextManager[object]:

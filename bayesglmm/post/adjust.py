@@ -46,7 +46,8 @@ def adjusted_p(adjust: str, statistic: Array, df: Array, n_means: int) -> Array:
     Parameters
     ----------
     statistic, df
-        (m,) t or z statistics and their degrees of freedom.
+        (m,) t or z statistics and their degrees of freedom; a NaN counts as a test of the
+        family, as in R's emmeans.
     n_means
         Number of means compared, for Tukey's method.
     """
@@ -70,5 +71,5 @@ def adjusted_p(adjust: str, statistic: Array, df: Array, n_means: int) -> Array:
         out[order] = np.minimum(1.0, np.maximum.accumulate((m - np.arange(m)) * p[order]))
         return out
     scaled = p[order] * m / (np.arange(m) + 1.0)  # Benjamini & Hochberg
-    out[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    out[order] = np.minimum(1.0, np.fmin.accumulate(scaled[::-1])[::-1])
     return out

@@ -94,6 +94,13 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
                 "refit=False belongs to the comparison of several fits; for tests of the terms "
                 "of one fit leave it out"
             )
+        aliased = fits[0].model.design.aliased
+        if aliased and type != "I":
+            raise ChoiceError(
+                f"type={type!r}: {len(aliased)} coefficient(s) cannot be estimated "
+                f"({aliased[0]}), so averages over all levels do not exist. Use type='I', or "
+                "remove a term from the formula"
+            )
         return type_table(fits[0], type, test)
     if type != "III":
         raise ChoiceError(

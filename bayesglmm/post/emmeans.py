@@ -89,7 +89,8 @@ def emmeans(
         ``asymp_LCL, asymp_UCL`` (``lower_CL, upper_CL`` where df are finite), and for contrasts
         ``null`` (ratios), ``z_ratio|t_ratio, p_value``. For draws after ``SE``:
         ``lower_HDI, upper_HDI, prob_direction, ess_bulk, r_hat``; ``SE`` is then the posterior
-        sd, and prob_direction the larger of P(> 0) and P(< 0) on the link scale.
+        sd, and prob_direction the larger of P(> 0) and P(< 0) on the link scale. What the data
+        cannot estimate, such as the mean of an empty cell, is null (emmeans' ``nonEst``).
 
     Raises
     ------
@@ -169,6 +170,24 @@ def _quantity(fit: Fit, grid: Grid) -> Gaussian | Draws:
     return Gaussian(linear.mean + grid.offset, linear.cov, linear.degrees)
 
 
+def _only_estimable(values: Gaussian | Draws, known: NDArray[np.bool_]) -> Gaussian | Draws:
+    """NaN for estimates that mean nothing; draws keep their shape and are hidden at the end."""
+    if known.all() or isinstance(values, Draws):
+        return values
+    return Gaussian(np.where(known, values.mean, np.nan), values.cov, values.degrees)
+
+
+def _hidden(columns: Mapping[str, Array], known: NDArray[np.bool_]) -> dict[str, Any]:
+    """Null in the rows that cannot be estimated."""
+    if known.all():
+        return dict(columns)
+    return {name: pl.Series(v).set(pl.Series(~known), None) for name, v in columns.items()}
+
+
+def _not_estimable_note(known: NDArray[np.bool_]) -> str:
+    return "" if known.all() else " · null where the data cannot estimate it"
+
+
 def _families(labels: pl.DataFrame, strata: list[str], rows: int) -> list[list[int]]:
     """Row numbers of each value of the strata, in order of appearance."""
     if not strata:
@@ -214,12 +233,17 @@ def _means(
     scale = f"{type} scale" if not back else f"response scale, averaged on the {link.name} scale"
     what = "Marginal means" if not name else "Trends"
     weights = pl.DataFrame(grid.L, schema=list(fit.model.design.names), orient="row")
+    known = fit.model.design.fixed.aliasing.estimable(grid.every)
+    means = _only_estimable(means, known)
     if isinstance(means, Draws):
         _no_adjustment(adjust)
         shown = means.map(link.inverse) if back else means
         columns = _draw_columns(column, shown, means.shape()["prob_direction"], level)
         caption = f"{what} · {about} · {scale} · {fit.posterior.interval(level)}"
-        return _result({**grid.labels.to_dict(), **columns}, caption, weights, shown.values)
+        caption += _not_estimable_note(known)
+        draws = np.where(known, shown.values, np.nan)
+        left = grid.labels.to_dict()
+        return _result({**left, **_hidden(columns, known)}, caption, weights, draws)
     chosen = "none" if adjust == "default" else adjust
     df = means.degrees(np.eye(len(means.mean)))
     se = np.sqrt(np.diag(means.cov))
@@ -234,8 +258,8 @@ def _means(
     lower, upper = _bounds(df)
     columns = {column: estimate, "SE": se, "df": df, lower: low, upper: high}
     caption = f"{what} · {about} · {scale} · {fit.posterior.interval(level)}"
-    caption += _adjust_note(chosen, "intervals")
-    return _result({**grid.labels.to_dict(), **columns}, caption, weights, None)
+    caption += _adjust_note(chosen, "intervals") + _not_estimable_note(known)
+    return _result({**grid.labels.to_dict(), **_hidden(columns, known)}, caption, weights, None)
 
 
 def _bounds(df: Array) -> tuple[str, str]:
@@ -349,12 +373,16 @@ def _contrasts(
             **dict(zip(labels, np.array(list(weights.values())).T, strict=True)),
         }
     )
-    values = means.linear(K)
+    # A contrast may be estimable even where its means are not.
+    known = fit.model.design.fixed.aliasing.estimable(K @ grid.every)
+    values = _only_estimable(means.linear(K), known)
+    caption += _not_estimable_note(known)
     if isinstance(values, Draws):
         _no_adjustment(adjust)
         shown = values.map(np.exp) if ratio else values
         columns = _draw_columns(column, shown, values.shape()["prob_direction"], level)
-        return _result({**left, **columns}, caption, table, shown.values)
+        draws = np.where(known, shown.values, np.nan)
+        return _result({**left, **_hidden(columns, known)}, caption, table, draws)
     chosen = _default_adjustment(contrasts) if adjust == "default" else adjust
     pairwise = isinstance(contrasts, str)
     if chosen == "tukey" and not pairwise:
@@ -364,7 +392,7 @@ def _contrasts(
     )
     if len(weights) > 1:
         caption += _adjust_note(chosen, "p values and intervals")
-    return _result({**left, **columns}, caption, table, None)
+    return _result({**left, **_hidden(columns, known)}, caption, table, None)
 
 
 def _default_adjustment(contrasts: str | Mapping[str, Sequence[float]]) -> str:

@@ -30,17 +30,21 @@ class Grid:
     labels
         One row per function: the values of the grouping variables.
     L
-        (m, p) weights on the coefficients.
+        (m, p) weights on the coefficients that are estimated.
     offset
         (m,) part of the linear predictor that is not estimated.
     held
         What happened to the other variables, in words; empty where there are none.
+    every
+        (m, p + d) weights on all coefficients of the formula, those that are not estimated too;
+        they decide whether a function can be estimated (`Aliasing.estimable`).
     """
 
     labels: pl.DataFrame
     L: Array
     offset: Array
     held: str
+    every: Array
 
 
 def axes_of(design: Design, at: Mapping[str, Any]) -> dict[str, list[Any]]:
@@ -115,7 +119,7 @@ def expand(axes: Mapping[str, list[Any]], order: Sequence[str]) -> list[dict[str
 
 
 def _matrix(design: Design, rows: list[dict[str, Any]]) -> tuple[Array, Array]:
-    """X and offset at rows of the grid."""
+    """All columns and offset at rows of the grid."""
     frame = pl.DataFrame(rows) if rows[0] else pl.DataFrame({"_": [0.0] * len(rows)})
     extra = {}
     if np.any(design.offset != 0.0):
@@ -134,7 +138,7 @@ def _matrix(design: Design, rows: list[dict[str, Any]]) -> tuple[Array, Array]:
             if looked_up
             else np.full(len(rows), float(np.mean(design.offset)))
         )
-    return design.fixed.matrix(frame), offset
+    return design.fixed.all_columns(frame), offset
 
 
 def check_names(design: Design, names: Sequence[str], argument: str) -> None:
@@ -160,9 +164,10 @@ def mean_grid(fit: Fit, names: Sequence[str], at: Mapping[str, Any]) -> Grid:
     rows = [{**label, **rest} for label in labels for rest in inner]
     X, offset = _matrix(design, rows)
     m = len(labels)
-    L = X.reshape(m, len(inner), -1).mean(axis=1)
+    every = X.reshape(m, len(inner), -1).mean(axis=1)
     shift = offset.reshape(m, len(inner)).mean(axis=1)
-    return Grid(_labels(design, labels), L, shift, _held(axes, others))
+    L = design.fixed.aliasing.reduced(every)
+    return Grid(_labels(design, labels), L, shift, _held(axes, others), every)
 
 
 def _held(axes: Mapping[str, list[Any]], others: Sequence[str]) -> str:
@@ -190,9 +195,9 @@ def trend_grid(fit: Fit, variable: str, names: Sequence[str], at: Mapping[str, A
     around = list(around) if isinstance(around, Sequence | np.ndarray) else [around]
     up = mean_grid(fit, names, {**at, variable: [v + h for v in around]})
     down = mean_grid(fit, names, {**at, variable: [v - h for v in around]})
-    L, offset = (up.L - down.L) / (2 * h), (up.offset - down.offset) / (2 * h)
+    every, offset = (up.every - down.every) / (2 * h), (up.offset - down.offset) / (2 * h)
     held = mean_grid(fit, [*names, variable], at).held
-    return Grid(up.labels, L, offset, held)
+    return Grid(up.labels, design.fixed.aliasing.reduced(every), offset, held, every)
 
 
 def _labels(design: Design, labels: list[dict[str, Any]]) -> pl.DataFrame:

@@ -58,6 +58,11 @@ def predict(
     DataError
         For missing columns, unseen levels of a factor, or (``re="fitted"``) of a group.
 
+    Notes
+    -----
+    Where columns of X are combinations of others, a new row is predicted only if the data can
+    estimate its mean; the others (a cell without data, say) are null and the caption counts them.
+
     Examples
     --------
     >>> import bayesglmm as bg
@@ -71,10 +76,13 @@ def predict(
     design = fit.model.design
     if newdata is None:
         X, offset = design.X, np.array(design.offset)
+        unknown = np.zeros(design.n, dtype=bool)
         groups = [(t.index, t.Z) for t in design.random]
     else:
         frame = to_polars(newdata)
-        X, offset = design.fixed.matrix(frame), design.offset_for(frame)
+        every, offset = design.fixed.all_columns(frame), design.offset_for(frame)
+        X = design.fixed.aliasing.reduced(every)
+        unknown = ~design.fixed.aliasing.estimable(every)
         groups = [t.rows(frame) for t in design.random] if re == "fitted" else []
         for term, (index, _) in zip(design.random, groups, strict=False):
             if np.any(index < 0):
@@ -92,6 +100,8 @@ def predict(
     if re == "zero":
         groups = []
     columns = _columns(fit, X, offset, groups, type, level)
+    for values in columns.values():
+        values[unknown] = np.nan
     posterior = fit.posterior
     interval = posterior.effect_interval(level) if groups else posterior.interval(level)
     if newdata is None and design.dropped:
@@ -99,10 +109,10 @@ def predict(
         for name, values in columns.items():
             whole[name][design.rows] = values
         columns = whole
-    return table(
-        {name: pl.Series(values).fill_nan(None) for name, values in columns.items()},
-        caption(fit, f"Predictions (re={re!r})", f"{type} scale", interval),
-    )
+    note = caption(fit, f"Predictions (re={re!r})", f"{type} scale", interval)
+    if unknown.any():
+        note += f" · null in {int(unknown.sum())} row(s) that the data cannot estimate"
+    return table({name: pl.Series(values).fill_nan(None) for name, values in columns.items()}, note)
 
 
 def _columns(

@@ -310,11 +310,13 @@ def _without_effects(
 
 
 def _spread(posterior: MLPosterior, column: int) -> float:
-    """A standard error; where there is none (separation) one of a unit change in eta."""
+    """A standard error; where there is none (separation) the size of the estimate, roughly."""
     variance = posterior.estimate.vcov[column, column]
     x = posterior.design.X[:, column]
     unit = 1.0 / float(np.sqrt(np.mean(x * x)))
-    return float(np.sqrt(variance)) if np.isfinite(variance) and variance > 0.0 else unit
+    if np.isfinite(variance) and variance > 0.0:
+        return float(np.sqrt(variance))
+    return max(unit, abs(float(posterior.estimate.beta[column])))
 
 
 def _rms(design: Any, part: Component) -> float:

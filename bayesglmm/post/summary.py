@@ -6,6 +6,8 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bayesglmm.design import Design
+from bayesglmm.model import not_estimable
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.tables import params, varcorr
 from bayesglmm.posterior.ml import MLPosterior
@@ -119,8 +121,10 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
     groups = ", ".join(f"{name} {J}" for name, J in {t.factor: t.J for t in design.random}.items())
     rows = f"{design.n} rows"
     if design.dropped:
-        rows += f" ({design.dropped} of {design.n_rows} dropped: missing values)"
+        rows += f" ({design.dropped} of {design.n_rows} dropped: {_why_dropped(design)})"
     lines = [model.formula, f"{family} · {rows}{f' · groups: {groups}' if groups else ''}"]
+    if design.aliased:
+        lines.append(not_estimable(design))
     notes: tuple[str, ...] = ()
     if isinstance(fit.posterior, MLPosterior):
         lines.append(_statistics_line(fit))
@@ -146,6 +150,12 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
         params(fit, level=level, exponentiate=exponentiate),
         notes,
     )
+
+
+def _why_dropped(design: Design) -> str:
+    holed = design.dropped - design.weightless
+    why = [f"{holed} with missing values" if design.weightless else "missing values"] * bool(holed)
+    return ", ".join([*why, *([f"{design.weightless} of weight zero"] * bool(design.weightless))])
 
 
 def _title(fit: Fit) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,8 @@ def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Tabl
     Table
         ``term, estimate, std_error, conf_low, conf_high``, then for ML ``t_stat|z_stat, df,
         p_value``, for draws ``median, mad, prob_direction, ess_bulk, ess_tail, r_hat, mcse``.
+        A coefficient that cannot be estimated (a column of X that is a combination of earlier
+        ones) keeps its row, with nulls where R has NA.
 
     Examples
     --------
@@ -58,9 +61,23 @@ def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Tabl
     columns = _exponentiated(beta, level) if exponentiate else beta.summary(level)
     shown = f"exp of {fit.model.link.name} scale" if exponentiate else scale(fit)
     return table(
-        {"term": list(fit.model.design.names), **columns},
+        {"term": list(fit.model.design.all_names), **_in_place(fit, columns)},
         caption(fit, "Coefficients", shown, fit.posterior.interval(level)),
     )
+
+
+def _in_place(fit: Fit, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows for all coefficients: null for those that cannot be estimated."""
+    aliasing = fit.model.design.fixed.aliasing
+    if not aliasing:
+        return dict(columns)
+    unknown = pl.Series(np.isin(np.arange(len(aliasing.names)), aliasing.dropped))
+    out = {}
+    for name, values in columns.items():
+        whole = np.zeros(len(aliasing.names))
+        whole[aliasing.kept] = values
+        out[name] = pl.Series(whole).set(unknown, None)
+    return out
 
 
 def scale(fit: Fit) -> str:
@@ -167,7 +184,8 @@ def coef(fit: Fit, *, level: float = 0.95) -> Table:
     Table
         ``group, level, term, estimate, std_error, conf_low, conf_high`` (draws: also their
         summaries), link scale; all population terms, then random ones that have no population
-        value. Standard errors are those of the sum.
+        value. Standard errors are those of the sum. Null where the population value cannot be
+        estimated.
     """
     level = check_level(level)
     _needs_groups(fit, "coef")
@@ -181,11 +199,15 @@ def coef(fit: Fit, *, level: float = 0.95) -> Table:
                 f"coef: two terms of {factor!r} have the same column, so a level has no single "
                 "coefficient; use ranef, or write one term"
             )
-        names = [*design.names, *(c for c in where if c not in design.names)]
+        names = [*design.all_names, *(c for c in where if c not in design.all_names)]
         levels = design.random[members[0]].levels
         for name in names:
             f, k = where.get(name, (members[0], -1))
             column = design.names.index(name) if name in design.names else -1
+            values: Mapping[str, Any] = fit.posterior.coefficients(column, f, k, level)
+            if name in design.all_names and column < 0:
+                unknown = pl.Series([None] * len(levels), dtype=pl.Float64)
+                values = dict.fromkeys(values, unknown)
             frames.append(
                 pl.DataFrame(
                     {
@@ -193,7 +215,7 @@ def coef(fit: Fit, *, level: float = 0.95) -> Table:
                         "level": list(levels),
                         "term": [name] * len(levels),
                         "_order": list(range(len(levels))),
-                        **fit.posterior.coefficients(column, f, k, level),
+                        **values,
                     }
                 )
             )

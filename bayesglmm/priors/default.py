@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, DataError, nearest
@@ -63,13 +64,13 @@ class Priors:
 def default_priors(design: Design, likelihood: Likelihood) -> Priors:
     """The documented defaults for a design."""
     y = likelihood.y
-    spread = float(np.std(y, ddof=1)) if len(y) > 1 else 1.0
+    spread = float(_sd(y[:, None])[0]) if len(y) > 1 else 1.0
     on_response = likelihood.link.name == "identity" and not likelihood.family.is_probability
     s_y = (spread if spread > 0 else 1.0) if on_response else 1.0
     centre = float(likelihood.link.link(np.array(likelihood.inside()))) - float(
         np.mean(design.offset)
     )
-    s_x = np.std(design.X, axis=0, ddof=1) if design.n > 1 else np.ones(design.p)
+    s_x = _sd(design.X) if design.n > 1 else np.ones(design.p)
     s_b = s_y
     if INTERCEPT not in design.names:
         # Coefficients then carry the level of the response too (cell means, lines through zero):
@@ -91,6 +92,15 @@ def default_priors(design: Design, likelihood: Likelihood) -> Priors:
         if likelihood.family.has_scale
         else (),
     )
+
+
+def _sd(X: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard deviations of columns, (p,), in blocks of rows: no copy of X is made."""
+    mean = X.mean(axis=0)
+    total = np.zeros(X.shape[1])
+    for start in range(0, len(X), 1 << 16):
+        total += ((X[start : start + (1 << 16)] - mean) ** 2).sum(axis=0)
+    return np.asarray(np.sqrt(total / (len(X) - 1)))
 
 
 def flat_priors(design: Design, likelihood: Likelihood) -> Priors:
@@ -153,6 +163,12 @@ def choose_priors(
         elif name == "sigma" and sigma:
             _needs(name, prior, "positive")
             sigma = [prior]
+        elif name in design.all_names:
+            raise ChoiceError(
+                f"priors[{name!r}]: this coefficient cannot be estimated and is not in the model "
+                f"({'; '.join(c for c in design.aliased if c.startswith(f'{name} = '))}); set "
+                "the priors of the coefficients it is a combination of"
+            )
         elif not _set_group_prior(design, name, prior, sds, correlations):
             allowed = [*design.names, "slopes", *(["sigma"] if sigma else [])]
             for term in design.random:

@@ -15,7 +15,8 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from bayesglmm.design import to_polars
-from bayesglmm.design.columns import column, labels, make_factor
+from bayesglmm.design.columns import column
+from bayesglmm.design.factors import labels, make_factor
 from bayesglmm.errors import ChoiceError, OptionError, check_choice, nearest
 from bayesglmm.pymer4.expressions import center, rank, scale, zscore
 

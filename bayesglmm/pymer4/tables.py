@@ -207,6 +207,9 @@ def _coefficients(results: Results) -> list[str]:
     letter = "z" if "z_stat" in frame.columns else "t"
     mixed_t = letter == "t" and bool(results.fit.model.design.random)
     for row in frame.iter_rows(named=True):
+        if row["estimate"] is None:  # a combination of earlier columns
+            rows.append([row["term"], *["NA"] * (5 if mixed_t else 4), ""])
+            continue
         df = [f"{row['df']:.2f}"] if mixed_t else []
         numbers = [f"{row['estimate']:.4f}", f"{row['std_error']:.4f}", *df]
         p = row["p_value"]
@@ -297,7 +300,8 @@ def report(kind: str, formula: str, results: Results) -> Text:
     groups = _listed([f"{t.factor} ({t.J} levels)" for t in model.design.random])
     grouped = f", grouped by {groups}" if groups else ""
     dropped = model.design.dropped
-    left_out = f" ({dropped} rows with missing values were left out)" if dropped else ""
+    why = "missing values" + (" or weight zero" if model.design.weightless else "")
+    left_out = f" ({dropped} rows with {why} were left out)" if dropped else ""
     scale = f" on the {model.link.name} scale" if general else ""
     lines = [
         f"We fitted a{general} linear{mixed} model ({kind}; {model.family.name} family, "
@@ -311,6 +315,9 @@ def report(kind: str, formula: str, results: Results) -> Text:
     frame = params(results.fit)
     letter = "z" if "z_stat" in frame.columns else "t"
     for row in frame.iter_rows(named=True):
+        if row["estimate"] is None:
+            lines.append(f"  - {row['term']}: cannot be estimated from these data.")
+            continue
         df = "" if letter == "z" else f"({row['df']:.4g})"
         p = row["p_value"]
         clear = "differs from zero" if p < 0.05 else "does not clearly differ from zero"

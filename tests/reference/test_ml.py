@@ -89,7 +89,7 @@ def model_of(case: dict[str, Any]) -> bg.Model:
         weights=case["weights"],
         trials=case["trials"],
         contrasts=case["contrasts"],
-        factors=factors or case["factors"],
+        factors=factors or [name for name in case["factors"] if name in case["formula"]],
         missing="drop",
     )
 
