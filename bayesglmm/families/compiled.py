@@ -64,7 +64,7 @@ def _logit(y, w, eta, sigma):
         p, complement, top = small, large, 0.0
     v = w * (p * complement)
     return (
-        w * (y * eta - top - math.log1p(t)),
+        w * (y * eta - top - math.log(1.0 + t)),  # log1p would add digits below rounding of the sum
         w * (y * complement - (1.0 - y) * p),
         -v,
         v * (p - complement),

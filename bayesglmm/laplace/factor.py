@@ -56,8 +56,12 @@ def factorize(structure: Structure, W: Array, lam: Array) -> Factor:
         raise np.linalg.LinAlgError("a block of H is not positive definite")
     if q:
         kernels.fill_blocks(s, H, S)
-        for h in range(structure.n_chain, len(structure.order)):
-            in_parts(partial(kernels.fill_rows, s, H, S, h), int(structure.terms[h, 0]), q)
+        if structure.crosses_densely:
+            X = _spread(structure, H)
+            S -= X.T @ X
+        else:
+            for h in range(structure.n_chain, len(structure.order)):
+                in_parts(partial(kernels.fill_rows, s, H, S, h), int(structure.terms[h, 0]), q)
         # LAPACK counts columns first: its upper triangle of S' is our lower one of S.
         factor, info = dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
         if info != 0:
@@ -88,11 +92,20 @@ def inverse_blocks(factor: Factor) -> Array:
     if q:
         Sinv = dpotri(factor.S.T, lower=0)[0].T
         kernels.symmetrise(Sinv)
-        for h in range(structure.n_chain, len(structure.order)):
-            work = partial(kernels.gather_rows, s, H, Sinv, E, h)
-            in_parts(work, int(structure.terms[h, 0]), q)
+        if structure.crosses_densely:
+            kernels.collect(s, _spread(structure, H) @ Sinv, E)
+        else:
+            for h in range(structure.n_chain, len(structure.order)):
+                work = partial(kernels.gather_rows, s, H, Sinv, E, h)
+                in_parts(work, int(structure.terms[h, 0]), q)
     kernels.selected_inverse(s, H, Sinv, E)
     return E
+
+
+def _spread(structure: Structure, H: Array) -> Array:
+    X = np.empty((structure.effects - structure.q, structure.q))
+    kernels.spread(structure.arrays, H, X)
+    return X
 
 
 def covariance_blocks(factor: Factor, E: Array) -> Array:

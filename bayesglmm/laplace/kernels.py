@@ -345,6 +345,55 @@ def fill_rows(s, H, S, h, begin, end):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def spread(s, H, X):
+    """The blocks of H between the chain and the trailing terms as a dense X (chain effects, q)."""
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    X[:] = 0.0
+    for f in range(n_chain):
+        for h in range(n_chain, len(terms)):
+            p = pair_of[f, h]
+            K, Kh, count, base, entry = (
+                terms[f, 1],
+                terms[h, 1],
+                pairs[p, 3],
+                pairs[p, 4],
+                pairs[p, 5],
+            )
+            for e in range(count):
+                row, col = (
+                    terms[f, 2] + levels[0, entry + e] * K,
+                    terms[h, 4] + levels[1, entry + e] * Kh,
+                )
+                for a in range(K):
+                    for c in range(Kh):
+                        X[row + a, col + c] = H[base + (e * K + a) * Kh + c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def collect(s, X, E):
+    """The inverse of `spread`: entries of a dense X at the pairs of levels, into E."""
+    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    for f in range(n_chain):
+        for h in range(n_chain, len(terms)):
+            p = pair_of[f, h]
+            K, Kh, count, base, entry = (
+                terms[f, 1],
+                terms[h, 1],
+                pairs[p, 3],
+                pairs[p, 4],
+                pairs[p, 5],
+            )
+            for e in range(count):
+                row, col = (
+                    terms[f, 2] + levels[0, entry + e] * K,
+                    terms[h, 4] + levels[1, entry + e] * Kh,
+                )
+                for a in range(K):
+                    for c in range(Kh):
+                        E[base + (e * K + a) * Kh + c] = X[row + a, col + c]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def assemble(s, lam, W, H):
     """H = I + Lambda' W Lambda, its chain eliminated: see `eliminate`."""
     congruence(s, lam, W, H, False)

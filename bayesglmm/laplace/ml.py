@@ -22,7 +22,7 @@ from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.separation import judge_separation
 from bayesglmm.laplace.standardise import coordinates, orthonormal
-from bayesglmm.laplace.structure import Array
+from bayesglmm.laplace.structure import Array, structure_of
 from bayesglmm.laplace.threads import blas_threads
 
 _MOST_COLUMNS = 3  # k^3 nodes for every level
@@ -48,18 +48,18 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
         )
     if options.nagq != 1:
         _check_quadrature(design, linear, options.nagq)
-    # The engines see orthonormal columns, so neither units nor origins of covariates (years and
-    # their squares, time stamps) cost digits; the estimate is then carried back.
-    if not design.random:
-        Q, R = orthonormal(design.X)
-        found = without_effects(replace(design, X=Q), likelihood, linear)
-    else:
-        columns = coordinates(design)
-        R = columns.R
-        fit = linear_mixed if linear else generalised_mixed
-        with blas_threads(columns.structure.q):
-            found = fit(design, columns, likelihood, options)
-    return judge_separation(found.for_columns(R), design, likelihood)
+    structure = structure_of(design.random)
+    with blas_threads(structure.q):
+        # The engines see orthonormal columns, so neither units nor origins of covariates (years
+        # and their squares, time stamps) cost digits; the estimate is then carried back.
+        if design.random:
+            columns = coordinates(design, structure)
+            fit = linear_mixed if linear else generalised_mixed
+            found, R = fit(design, columns, likelihood, options), columns.R
+        else:
+            Q, R = orthonormal(design.X)
+            found = without_effects(replace(design, X=Q), likelihood, linear)
+        return judge_separation(found.for_columns(R), design, likelihood)
 
 
 def _check_quadrature(design: Design, linear: bool, nagq: int) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpotrf
 
 from bayesglmm.design import Design
 from bayesglmm.laplace.factor import Factor, covariance_blocks, diagonal_blocks, inverse_blocks
-from bayesglmm.laplace.structure import Array, Structure, structure_of
+from bayesglmm.laplace.structure import Array, Structure
 
 _ROWS_PER_CHUNK = 65536
+_WELL_CONDITIONED = 1e-4  # smallest distance of a unit column from the span of those before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +48,8 @@ class Coordinates:
         return self.structure.pack(lambdas)
 
 
-def coordinates(
-    design: Design, transform: Callable[[Array, bool], Array] | None = None
-) -> Coordinates:
-    """Standardise the columns of a design with random effects.
-
-    ``transform`` gives T for the columns of a term, correlated or not; by default one that makes
-    them orthonormal.
-    """
-    X, R = orthonormal(design.X)
-    structure = structure_of(design.random)
-    transforms = tuple((transform or _whitening)(t.Z, t.correlated) for t in design.random)
-    columns = [design.random[f].Z @ transforms[f] for f in structure.order]
-    return Coordinates(X, R, structure, np.concatenate(columns, axis=1), transforms)
-
-
-def orthonormal(X: Array) -> tuple[Array, Array]:
-    """Q (n, p) with orthonormal columns and upper triangular R, X = Q R.
-
-    A tall X is taken in blocks of rows (TSQR; Demmel et al. 2012, doi:10.1137/080731992), with
-    one more pass that makes Q orthonormal to rounding.
-    """
-    n, p = X.shape
-    if n <= 2 * _ROWS_PER_CHUNK or p == 0:
-        Q, R = np.linalg.qr(X)
-        return np.ascontiguousarray(Q), R
-    starts = range(0, n, _ROWS_PER_CHUNK)
-    R = np.linalg.qr(
-        np.concatenate([np.linalg.qr(X[k : k + _ROWS_PER_CHUNK], mode="r") for k in starts]),
-        mode="r",
-    )
-    Q = np.empty((n, p))
-    gram = np.zeros((p, p))
-    for k in starts:
-        rows = slice(k, k + _ROWS_PER_CHUNK)
-        Q[rows] = solve_triangular(R, X[rows].T, trans=1).T
-        gram += Q[rows].T @ Q[rows]
-    again = np.linalg.cholesky(gram).T
-    for k in starts:
-        rows = slice(k, k + _ROWS_PER_CHUNK)
-        Q[rows] = solve_triangular(again, Q[rows].T, trans=1).T
-    return Q, again @ R
-
-
-def _whitening(Z: Array, correlated: bool) -> Array:
+def whitening(Z: Array, correlated: bool) -> Array:
+    """T with orthogonal columns Z T of mean square one (of mean square one only, for ``||``)."""
     rms = np.sqrt(np.einsum("nk,nk->k", Z, Z) / len(Z))
     T = np.diag(1.0 / np.where(rms > 0.0, rms, 1.0))
     if correlated and len(rms) > 1:
@@ -97,6 +57,53 @@ def _whitening(Z: Array, correlated: bool) -> Array:
         if np.linalg.cond(R) < 1e8:
             T = T @ np.linalg.inv(R)
     return T
+
+
+def coordinates(
+    design: Design,
+    structure: Structure,
+    transform: Callable[[Array, bool], Array] = whitening,
+) -> Coordinates:
+    """Standardise the columns of a design with random effects.
+
+    ``transform`` gives T for the columns of a term, correlated or not.
+    """
+    X, R = orthonormal(design.X)
+    transforms = tuple(transform(t.Z, t.correlated) for t in design.random)
+    columns = [design.random[f].Z @ transforms[f] for f in structure.order]
+    return Coordinates(X, R, structure, np.concatenate(columns, axis=1), transforms)
+
+
+def orthonormal(X: Array) -> tuple[Array, Array]:
+    """Q (n, p) with orthonormal columns and upper triangular R, X = Q R.
+
+    By the Cholesky factor of X'X, twice, which passes over the rows in blocks and is orthonormal
+    to rounding where X is conditioned well (Yamamoto et al. 2015, doi:10.1553/etna_vol44s306);
+    by Householder reflections where it is not.
+    """
+    n, p = X.shape
+    if p == 0:
+        return np.zeros((n, 0)), np.zeros((0, 0))
+    Q, R = X, np.eye(p)
+    for _ in range(2):
+        gram = np.zeros((p, p))
+        for rows in _row_blocks(n):
+            gram += Q[rows].T @ Q[rows]
+        scale = np.sqrt(gram.diagonal())
+        factor, info = dpotrf(gram / np.outer(scale, scale), lower=0)
+        if info or np.abs(factor.diagonal()).min() < _WELL_CONDITIONED:
+            Q, R = np.linalg.qr(X)
+            return np.ascontiguousarray(Q), R
+        factor = factor * scale
+        made = np.empty((n, p))
+        for rows in _row_blocks(n):
+            made[rows] = solve_triangular(factor, Q[rows].T, trans=1, check_finite=False).T
+        Q, R = made, factor @ R
+    return Q, R
+
+
+def _row_blocks(n: int) -> Iterator[slice]:
+    return (slice(k, k + _ROWS_PER_CHUNK) for k in range(0, n, _ROWS_PER_CHUNK))
 
 
 def mode_covariance(

@@ -92,7 +92,10 @@ def surface(design: Design, likelihood: Likelihood, nagq: int, unit: float) -> S
     unit
         Size of the random effects to be expected: sigma for linear models, 1 on a link scale.
     """
-    columns, covariance = coordinates(design, _lower), covariance_of(design.random)
+    columns, covariance = (
+        coordinates(design, structure_of(design.random), _lower),
+        covariance_of(design.random),
+    )
     R, lifts = columns.R, columns.transforms
     linear, has_scale = likelihood.is_linear, likelihood.family.has_scale
     if linear:

@@ -21,6 +21,7 @@ import bayesglmm as bg
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.pls import deviance, linear_problem, penalised_least_squares
 from bayesglmm.laplace.standardise import coordinates
+from bayesglmm.laplace.structure import structure_of
 from bayesglmm.posterior.ml import MLPosterior
 
 # Degenerate fits are the point here, and warn.
@@ -350,7 +351,10 @@ def test_insteval_at_the_optimum_of_lme4() -> None:
     case = CASES[LARGE]
     model = model_of(case)
     design, theta = model.design, np.array(case["theta"])
-    columns, covariance = coordinates(design), covariance_of(design.random)
+    columns, covariance = (
+        coordinates(design, structure_of(design.random)),
+        covariance_of(design.random),
+    )
     problem = linear_problem(columns, model.likelihood.y, model.likelihood.w, covariance)
     value, gradient = deviance(problem, theta, reml=False)
     assert list(design.names) == case["names"]
