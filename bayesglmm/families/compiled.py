@@ -103,7 +103,7 @@ def _poisson(y, w, eta, sigma):
 
 
 @njit(cache=True, nogil=True)
-def _evaluate(code, y, w, eta, sigma, out):
+def evaluate(code, y, w, eta, sigma, out):
     """Fill out (4, n) and return the sum of its first row, taken in blocks to keep its digits."""
     n = len(y)
     total = 0.0
@@ -147,6 +147,11 @@ class Density:
         self._y, self._w = np.array(likelihood.y), np.array(likelihood.w)
         self._constant = self._data_constant() if self._code >= 0 else 0.0
 
+    @property
+    def compiled(self) -> tuple[int, Array, Array] | None:
+        """Code, y and w for :func:`evaluate`; None for a family it does not know."""
+        return (self._code, self._y, self._w) if self._code >= 0 else None
+
     def constant(self, sigma: float) -> float:
         """What the first row that a call fills leaves out of the log-density, summed."""
         if self._code >= 0 and self.likelihood.family.has_scale:
@@ -178,5 +183,5 @@ class Density:
             out[0] = self.likelihood.log_density(eta, sigma)
             out[1], out[2], out[3] = self.likelihood.derivatives(eta, sigma)
             return float(np.sum(out[0]))
-        total: float = _evaluate(self._code, self._y, self._w, eta, sigma, out)
+        total: float = evaluate(self._code, self._y, self._w, eta, sigma, out)
         return total + self.constant(sigma)

@@ -17,6 +17,8 @@ import math
 import numpy as np
 from numba import njit
 
+from bayesglmm.families.compiled import evaluate
+
 # ------------------------------------------------------------------------------ over the rows
 
 
@@ -710,3 +712,77 @@ def half_solve_rows(s, lam, H, index, Z, chain, trailing):
                             else:
                                 trailing[r, terms[g, 4] + level * Kg + a] -= value
         chain[r] = total
+
+
+# -------------------------------------------------------------------------------- whole searches
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _penalised(s, lam, Z, fixed, u, model, sigma, b, eta, l):
+    """The penalised log-density at u, up to constants, with b, eta and l filled."""
+    code, y, w = model
+    predict(s, lam, Z, fixed, u, b, eta)
+    total = evaluate(code, y, w, eta, sigma, l)
+    square = 0.0
+    for j in range(len(u)):
+        square += u[j, 0] * u[j, 0]
+    return total - 0.5 * square
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def chain_modes(s, lam, Z, fixed, model, sigma, exact, far, most, u, b, eta, l, score, W, H):
+    """Conditional modes where there is no trailing part: `pirls._newton` as one compiled loop.
+
+    ``u`` is the start and becomes the mode; b, eta, l, score, W and H are filled there.
+
+    Returns
+    -------
+    status (0 converged, 1 not, 2 a weight that is not positive, 3 a block that is not positive
+    definite), penalised log-density up to constants, log det H
+    """
+    n, m = len(eta), len(u)
+    w, scaled, step = np.empty(n), np.empty((m, 1)), np.empty((m, 1))
+    new_u, new_b, new_eta, new_l = np.empty((m, 1)), np.empty((m, 1)), np.empty(n), np.empty((4, n))
+    f = _penalised(s, lam, Z, fixed, u, model, sigma, b, eta, l)
+    if not math.isfinite(f):
+        u[:] = 0.0
+        f = _penalised(s, lam, Z, fixed, u, model, sigma, b, eta, l)
+    logdet = math.nan
+    for k in range(most):
+        for i in range(n):
+            w[i] = -l[2, i]
+            if not w[i] > 0.0:
+                return 2, f, logdet
+        cross_products(s, Z, w, W)
+        logdet = assemble(s, lam, W, H)
+        if math.isnan(logdet):
+            return 3, f, logdet
+        pull_rows(s, lam, Z, l[1].reshape(n, 1), score, scaled)
+        decrement = 0.0
+        for j in range(m):
+            scaled[j, 0] -= u[j, 0]
+            step[j, 0] = scaled[j, 0]
+        solve_chain(s, H, step)
+        for j in range(m):
+            decrement += scaled[j, 0] * step[j, 0]
+        if decrement < exact * (1.0 + abs(f) * 1e-8):
+            return 0, f, logdet
+        if k == 0 and decrement > far:  # a start that may be worse than none
+            new_u[:] = 0.0
+            new_f = _penalised(s, lam, Z, fixed, new_u, model, sigma, new_b, new_eta, new_l)
+            if new_f > f:
+                u[:], b[:], eta[:], l[:], f = new_u, new_b, new_eta, new_l, new_f
+                continue
+        size = 1.0
+        while True:
+            for j in range(m):
+                new_u[j, 0] = u[j, 0] + size * step[j, 0]
+            new_f = _penalised(s, lam, Z, fixed, new_u, model, sigma, new_b, new_eta, new_l)
+            # Close to the mode f is flat to rounding: a full Newton step is then right.
+            if new_f > f or (decrement < 1e-10 and new_f > f - 1e-9 * (1.0 + abs(f))):
+                break
+            size *= 0.5
+            if size < 1e-10:
+                return 1, f, logdet
+        u[:], b[:], eta[:], l[:], f = new_u, new_b, new_eta, new_l, new_f
+    return 1, f, logdet

@@ -132,7 +132,37 @@ def conditional_modes(
     numpy.linalg.LinAlgError
         If H is not positive definite at the mode found.
     """
+    found = _chain_newton(problem, beta, lam, start, sigma)
+    if found is not None:
+        return found
     return _newton(problem, beta, lam, start, sigma, joint=False)[0]
+
+
+def _chain_newton(
+    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float
+) -> Modes | None:
+    """The same in one compiled loop, where there is no trailing part and the family is compiled.
+
+    None where it does not apply, weights that are not positive included.
+    """
+    structure, model = problem.columns.structure, problem.density.compiled
+    if structure.q or model is None:
+        return None
+    n = len(problem.offset)
+    fixed = problem.columns.X @ beta + problem.offset
+    u = np.array(start)
+    b, eta, l, score = np.empty_like(u), np.empty(n), np.empty((4, n)), np.empty_like(u)
+    W, H = np.empty(structure.values), np.empty(structure.values)
+    s, Z = structure.arrays, problem.columns.Z
+    limits = (EXACT, _FAR, _MAX_STEPS)
+    status, f, logdet = kernels.chain_modes(
+        s, lam, Z, fixed, model, sigma, *limits, u, b, eta, l, score, W, H
+    )
+    if status >= 2:
+        return None
+    f += problem.density.constant(sigma)
+    factor = Factor(structure, lam, H, np.empty((0, 0)), logdet)
+    return Modes(u, b, eta, f, l, score, W, factor, status == 0)
 
 
 def joint_modes(

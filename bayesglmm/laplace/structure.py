@@ -90,39 +90,13 @@ class Structure:
     effects: int
     q: int
     values: int
-
-    @property
-    def arrays(self) -> tuple[object, ...]:
-        """What the kernels take."""
-        return (
-            self.terms,
-            self.pairs,
-            self.pair_of,
-            self.slots,
-            self.levels,
-            self.starts,
-            self.turned,
-            self.turned_starts,
-            self.up,
-            self.up_of,
-            self.n_chain,
-        )
+    crosses_densely: bool
+    arrays: tuple[object, ...]
 
     @property
     def n(self) -> int:
         """Number of rows."""
         return int(self.slots.shape[1])
-
-    @property
-    def crosses_densely(self) -> bool:
-        """Whether enough levels of chain and trailing terms meet for dense products to be faster.
-
-        They work on zeros too, but some ten times as fast as loops over the entries.
-        """
-        rows = self.effects - self.q
-        across = [p for p in self.pairs.tolist() if p[0] < self.n_chain <= p[1]]
-        meet = sum(int(p[3]) * int(self.terms[p[0], 1] * self.terms[p[1], 1]) for p in across)
-        return rows * self.q <= _LARGEST_DENSE and meet > _DENSE_SHARE * rows * self.q
 
     def split(self, flat: Array) -> list[Array]:
         """A flat (effects,) or (effects, m) array as (J_f, K_f[, m]), in the formula's order."""
@@ -220,22 +194,31 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
                 up.append(move)
                 up_of[f, g, h] = length
                 length += len(move)
+    lines = np.stack(slots) if slots else np.zeros((0, 0), dtype=np.int32)
+    arrays = (
+        table,
+        np.array(pairs, dtype=np.int64).reshape(-1, 9),
+        pair_of,
+        lines,
+        np.concatenate([np.zeros((2, 0), dtype=np.int32), *levels], axis=1),
+        np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
+        np.concatenate([np.zeros(0, dtype=np.int32), *turned]),
+        np.concatenate([np.zeros(0, dtype=np.int64), *turned_starts]),
+        np.concatenate([np.zeros(0, dtype=np.int32), *up]),
+        up_of,
+    )
+    across = [p for p in pairs if p[0] < n_chain <= p[1]]
+    meet = sum(p[3] * K[order[p[0]]] * K[order[p[1]]] for p in across)
+    cells = (effect - dense) * dense
     return Structure(
-        order=order,
-        n_chain=n_chain,
-        terms=table,
-        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 9),
-        pair_of=pair_of,
-        slots=np.stack(slots) if slots else np.zeros((0, 0), dtype=np.int32),
-        levels=np.concatenate([np.zeros((2, 0), dtype=np.int32), *levels], axis=1),
-        starts=np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
-        turned=np.concatenate([np.zeros(0, dtype=np.int32), *turned]),
-        turned_starts=np.concatenate([np.zeros(0, dtype=np.int64), *turned_starts]),
-        up=np.concatenate([np.zeros(0, dtype=np.int32), *up]),
-        up_of=up_of,
+        order,
+        n_chain,
+        *arrays,
         effects=effect,
         q=dense,
         values=value,
+        crosses_densely=cells <= _LARGEST_DENSE and meet > _DENSE_SHARE * cells,
+        arrays=(*arrays, n_chain),
     )
 
 
