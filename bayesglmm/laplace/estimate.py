@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dtrtrs
 
 from bayesglmm.laplace.factor import Factor, variance_at
 from bayesglmm.laplace.outcome import Outcome
@@ -119,14 +119,15 @@ class Estimate:
         """The estimate in terms of the columns X = Q R, when this one is in terms of Q."""
 
         def carried(cov: Array) -> Array:
-            half = solve_triangular(R, cov, check_finite=False)
-            return np.asarray(solve_triangular(R, half.T, check_finite=False))
+            return np.asarray(dtrtrs(R, dtrtrs(R, cov)[0].T)[0])
 
+        if not len(R):
+            return self
         # REML integrates over beta: its density changes with the volume of X.
         volume = float(np.sum(np.log(np.abs(np.diag(R))))) if self.method == "REML" else 0.0
         return replace(
             self,
-            beta=solve_triangular(R, self.beta),
+            beta=dtrtrs(R, self.beta)[0],
             vcov=carried(self.vcov),
             unadjusted=carried(self.unadjusted) if len(self.unadjusted) else self.unadjusted,
             coef_map=tuple(C @ R for C in self.coef_map),

@@ -786,3 +786,50 @@ def chain_modes(s, lam, Z, fixed, model, sigma, exact, far, most, u, b, eta, l, 
                 return 1, f, logdet
         u[:], b[:], eta[:], l[:], f = new_u, new_b, new_eta, new_l, new_f
     return 1, f, logdet
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def chain_slopes(s, lam, Z, H, W, u, score, l, bar, pull, spread, through, moved, slopes):
+    """`marginal.total_slopes` in one compiled pass, where there is no trailing part.
+
+    ``bar`` is the derivative of the objective in H, in flat blocks, and ``pull`` that in the
+    modes; the last four are filled. ``through`` is what reaches a row's eta through the modes and
+    H, ``slopes`` what reaches Lambda so.
+    """
+    n, m = len(spread), len(u)
+    C, sums, v, b = np.empty_like(bar), np.empty((m, 1)), np.empty((m, 1)), np.empty((m, 1))
+    congruence(s, lam, bar, C, True)
+    quadratic_form(s, Z, C, spread)
+    for i in range(n):
+        through[i] = -l[3, i] * spread[i]
+    pull_rows(s, lam, Z, through.reshape(n, 1), sums, v)
+    for j in range(m):
+        v[j, 0] += pull[j, 0]
+    solve_chain(s, H, v)
+    predict(s, lam, Z, np.zeros(n), v, b, moved)
+    for i in range(n):
+        through[i] += l[2, i] * moved[i]
+    sum_rows(s, Z, through.reshape(n, 1), sums)
+    logdet_slopes(s, lam, W, bar, slopes)
+    for k in range(len(slopes)):
+        slopes[k] *= 2.0
+    outer_sums(s, sums, u, slopes)
+    outer_sums(s, score, v, slopes)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def node_rows(s, lam, Z, fixed, model, sigma, points, log_terms, row_slopes):
+    """Log-densities (J, N) summed by level, and slopes in eta (n, N), at nodes (J, N, K)."""
+    code, y, w = model
+    slots, n, (J, N, K) = s[3], len(fixed), points.shape
+    u, b, eta, l = np.empty((J * K, 1)), np.empty((J * K, 1)), np.empty(n), np.empty((4, n))
+    log_terms[:] = 0.0
+    for q in range(N):
+        for j in range(J):
+            for k in range(K):
+                u[j * K + k, 0] = points[j, q, k]
+        predict(s, lam, Z, fixed, u, b, eta)
+        evaluate(code, y, w, eta, sigma, l)
+        for i in range(n):
+            log_terms[slots[0, i], q] += l[0, i]
+            row_slopes[i, q] = l[1, i]

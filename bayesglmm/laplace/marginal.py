@@ -124,34 +124,35 @@ def total_slopes(
     beside
         The fixed effects, if they are at their mode too and move with it; else empty.
     """
-    structure, Z, lam, l = (
-        problem.columns.structure,
-        problem.columns.Z,
-        modes.factor.lam,
-        modes.l,
-    )
-    s = structure.arrays
-    spread = np.empty(len(rows))  # m' (information_bar) m
-    kernels.quadratic_form(s, Z, covariance_blocks(modes.factor, information_bar), spread)
-    through = -l[3] * spread  # H moves with eta at the mode
-    sums, scaled = np.empty_like(modes.u), np.empty_like(modes.u)
-    kernels.pull_rows(s, lam, Z, through[:, None], sums, scaled)
-    v = solve(modes.factor, scaled + modes_bar)  # the modes move with everything
-    shift = np.zeros_like(rows)
-    for border in beside:
-        pull = problem.columns.X.T @ through - border.cross.T @ v[:, 0]
-        v_beta = border.solve(pull)
-        v = v - (border.solved @ v_beta)[:, None]
-        shift = problem.columns.X @ v_beta
-    lifted, moved = np.empty_like(v), np.empty_like(rows)
-    kernels.predict(s, lam, Z, shift, v, lifted, moved)
-    through += l[2] * moved
-    kernels.sum_rows(s, Z, through[:, None], sums)
-    slopes = np.empty_like(lam)
-    kernels.logdet_slopes(s, lam, modes.W, information_bar, slopes)
-    slopes = 2.0 * slopes + lambdas
-    kernels.outer_sums(s, sums, modes.u, slopes)
-    kernels.outer_sums(s, modes.score, v, slopes)
+    structure, Z, lam, l = problem.columns.structure, problem.columns.Z, modes.factor.lam, modes.l
+    s, slopes = structure.arrays, np.empty_like(lam)
+    spread, through, moved = np.empty_like(rows), np.empty_like(rows), np.empty_like(rows)
+    if not structure.q and not beside:
+        where = (s, lam, Z, modes.factor.H, modes.W, modes.u, modes.score, l)
+        made = (spread, through, moved, slopes)
+        kernels.chain_slopes(*where, information_bar, modes_bar, *made)
+    else:
+        # spread is m' (information_bar) m: H moves with eta at the mode.
+        kernels.quadratic_form(s, Z, covariance_blocks(modes.factor, information_bar), spread)
+        through = -l[3] * spread
+        sums, scaled = np.empty_like(modes.u), np.empty_like(modes.u)
+        kernels.pull_rows(s, lam, Z, through[:, None], sums, scaled)
+        v = solve(modes.factor, scaled + modes_bar)  # the modes move with everything
+        shift = np.zeros_like(rows)
+        for border in beside:
+            pull = problem.columns.X.T @ through - border.cross.T @ v[:, 0]
+            v_beta = border.solve(pull)
+            v = v - (border.solved @ v_beta)[:, None]
+            shift = problem.columns.X @ v_beta
+        lifted = np.empty_like(v)
+        kernels.predict(s, lam, Z, shift, v, lifted, moved)
+        through += l[2] * moved
+        kernels.sum_rows(s, Z, through[:, None], sums)
+        kernels.logdet_slopes(s, lam, modes.W, information_bar, slopes)
+        slopes *= 2.0
+        kernels.outer_sums(s, sums, modes.u, slopes)
+        kernels.outer_sums(s, modes.score, v, slopes)
+    slopes += lambdas
     log_sigma = 0.0
     if problem.density.likelihood.family.has_scale:
         _, s1, s2 = problem.density.likelihood.scale_derivatives(modes.eta, sigma)

@@ -55,19 +55,20 @@ def adaptive(
     away = np.einsum("jba,qb->jqa", Linv, x)  # L'^-1 x, how far each node is from the mode
     points = modes.u.reshape(J, 1, K) + away
 
-    index = structure.slots[0]
-    b, eta, out = np.empty((J * K, 1)), np.empty(n), np.empty((4, n))
-    log_terms, row_slopes = np.empty((J, N)), np.empty((n, N))
-    has_scale, scale_slopes = density.likelihood.family.has_scale, np.zeros((J, N))
-    for q in range(N):
-        kernels.scale_effects(s, lam, points[:, q].reshape(-1, 1), b)
-        kernels.add_effects(s, Z, fixed, b, eta)
-        density(eta, sigma, out)
-        log_terms[:, q] = np.bincount(index, out[0], J)
-        row_slopes[:, q] = out[1]
-        if has_scale:
-            explicit = density.likelihood.scale_derivatives(eta, sigma)[0]
-            scale_slopes[:, q] = np.bincount(index, explicit, J)
+    index, has_scale = structure.slots[0], density.likelihood.family.has_scale
+    log_terms, row_slopes, scale_slopes = np.empty((J, N)), np.empty((n, N)), np.zeros((J, N))
+    if density.compiled is not None and not has_scale:
+        kernels.node_rows(s, lam, Z, fixed, density.compiled, sigma, points, log_terms, row_slopes)
+    else:
+        b, eta, out = np.empty((J * K, 1)), np.empty(n), np.empty((4, n))
+        for q in range(N):
+            kernels.predict(s, lam, Z, fixed, points[:, q].reshape(-1, 1), b, eta)
+            density(eta, sigma, out)
+            log_terms[:, q] = np.bincount(index, out[0], J)
+            row_slopes[:, q] = out[1]
+            if has_scale:
+                explicit = density.likelihood.scale_derivatives(eta, sigma)[0]
+                scale_slopes[:, q] = np.bincount(index, explicit, J)
     log_terms += log_weight - 0.5 * np.einsum("jqa,jqa->jq", points, points)
     level = logsumexp(log_terms, axis=1)
     share = np.exp(log_terms - level[:, None])  # (J, N), rows sum to one
