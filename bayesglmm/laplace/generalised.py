@@ -18,6 +18,7 @@ from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import component_values, covariance_of, transformed
 from bayesglmm.laplace.estimate import Estimate
+from bayesglmm.laplace.factor import inverse_blocks
 from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.judge import invert_information, judge, settle
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
@@ -307,7 +308,7 @@ def _estimate(
         component_values=np.append(values, point.sigma) if has_scale else values,
         component_cov=component_cov,
         modes=tuple(v @ T.T for v, T in zip(effects, transforms, strict=True)),
-        mode_cov=mode_covariance(modes.factor, transforms, 1.0),
+        mode_cov=mode_covariance(modes.factor, inverse_blocks(modes.factor), transforms, 1.0),
         factor=modes.factor,
         transforms=transforms,
         relative_to=1.0,

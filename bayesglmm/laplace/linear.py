@@ -15,13 +15,13 @@ from bayesglmm.laplace.covariance import (
     transformed,
 )
 from bayesglmm.laplace.estimate import Estimate
+from bayesglmm.laplace.factor import inverse_blocks
 from bayesglmm.laplace.judge import invert_information, judge, settle
 from bayesglmm.laplace.kenward_roger import kenward_roger
 from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pls import (
     LinearProblem,
-    Solution,
     deviance_at,
     linear_problem,
     penalised_least_squares,
@@ -31,6 +31,8 @@ from bayesglmm.laplace.pls import (
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
 from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
+
+_LARGE = 500  # columns of the dense block from which an evaluation is dear
 
 
 def linear_mixed(
@@ -50,9 +52,11 @@ def linear_mixed(
         design.n,
         known_residual=False,
     )
-    best = maximise(objective, start, scale, metric=objective.information)
+    forward = structure.q >= _LARGE
+    best = maximise(objective, start, scale, metric=objective.information, forward=forward)
     theta, curvature = settle(objective, covariance, best, scale)
-    at = penalised_least_squares(problem, theta)
+    value = objective(theta)[0]
+    at, inverse = objective.solution, objective.inverse
     df = design.n - design.p if options.reml else design.n
     sigma = float(np.sqrt(at.rss / df))
     moves = sensitivity(problem, at)
@@ -70,7 +74,6 @@ def linear_mixed(
     eta = np.empty(design.n)
     fixed = columns.X @ at.beta + design.offset
     kernels.add_effects(structure.arrays, columns.Z, fixed, b, eta)
-    value = objective(theta)[0]
     raw = transformed(covariance, theta, transforms)
     outcome, component_cov = judge(
         design, covariance, transforms, theta, sigma, best, scale_cov, flat, ()
@@ -84,7 +87,7 @@ def linear_mixed(
         component_values=np.append(component_values(covariance, raw, sigma), sigma),
         component_cov=component_cov,
         modes=tuple(v @ T.T for v, T in zip(structure.split(b[:, 0]), transforms, strict=True)),
-        mode_cov=mode_covariance(at.factor, transforms, sigma),
+        mode_cov=mode_covariance(at.factor, inverse, transforms, sigma),
         factor=at.factor,
         transforms=transforms,
         relative_to=sigma,
@@ -107,20 +110,19 @@ class _Objective:
 
     def __init__(self, problem: LinearProblem, reml: bool) -> None:
         self.problem, self.reml = problem, reml
-        self.solution: Solution | None = None
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
         try:
             self.solution = penalised_least_squares(self.problem, theta)
-            value, gradient = deviance_at(self.problem, self.solution, self.reml)
+            self.inverse = inverse_blocks(self.solution.factor)
         except np.linalg.LinAlgError:
             return -np.inf, np.zeros_like(theta)
+        value, gradient = deviance_at(self.problem, self.solution, self.inverse, self.reml)
         return -0.5 * value, -0.5 * gradient
 
     def information(self) -> Array:
         """(k, k) average information of theta, sigma profiled out."""
         problem, at = self.problem, self.solution
-        assert at is not None  # called after an evaluation
         df = problem.n - problem.p if self.reml else problem.n
         information, tie = average_information(
             problem.covariance,

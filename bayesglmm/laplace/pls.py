@@ -145,13 +145,17 @@ def deviance(
 
     beta is profiled out, and so is sigma unless it is given.
     """
-    return deviance_at(problem, penalised_least_squares(problem, theta), reml, sigma)
+    at = penalised_least_squares(problem, theta)
+    return deviance_at(problem, at, inverse_blocks(at.factor), reml, sigma)
 
 
 def deviance_at(
-    problem: LinearProblem, at: Solution, reml: bool, sigma: float | None = None
+    problem: LinearProblem, at: Solution, inverse: Array, reml: bool, sigma: float | None = None
 ) -> tuple[float, Array]:
-    """The same where the least-squares problem is solved already."""
+    """The same where the least-squares problem is solved already.
+
+    ``inverse`` holds H^-1 in flat blocks.
+    """
     df = problem.n - problem.p if reml else problem.n
     variance = at.rss / df if sigma is None else sigma**2
     value = (
@@ -163,7 +167,7 @@ def deviance_at(
     structure, p, lam = problem.structure, problem.p, at.factor.lam
     s = structure.arrays
     slopes = np.empty_like(lam)
-    kernels.logdet_slopes(s, lam, problem.W, inverse_blocks(at.factor), slopes)
+    kernels.logdet_slopes(s, lam, problem.W, inverse, slopes)
     kernels.outer_sums(s, remainder(problem, at) / -variance, at.u, slopes)
     if reml:
         value += at.logdet_fixed

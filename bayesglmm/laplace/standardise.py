@@ -10,7 +10,7 @@ from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dpotrf
 
 from bayesglmm.design import Design
-from bayesglmm.laplace.factor import Factor, covariance_blocks, diagonal_blocks, inverse_blocks
+from bayesglmm.laplace.factor import Factor, covariance_blocks, diagonal_blocks
 from bayesglmm.laplace.structure import Array, Structure
 
 _ROWS_PER_CHUNK = 65536
@@ -107,11 +107,10 @@ def _row_blocks(n: int) -> Iterator[slice]:
 
 
 def mode_covariance(
-    factor: Factor, transforms: tuple[Array, ...], sigma: float
+    factor: Factor, inverse: Array, transforms: tuple[Array, ...], sigma: float
 ) -> tuple[Array, ...]:
-    """Conditional covariances of b, (J_f, K_f, K_f)."""
-    E = inverse_blocks(factor)
-    blocks = diagonal_blocks(factor.structure, covariance_blocks(factor, E))
+    """Conditional covariances of b, (J_f, K_f, K_f); ``inverse`` is H^-1 in flat blocks."""
+    blocks = diagonal_blocks(factor.structure, covariance_blocks(factor, inverse))
     return tuple(sigma**2 * (T @ C @ T.T) for T, C in zip(transforms, blocks, strict=True))
 
 
