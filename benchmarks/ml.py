@@ -59,13 +59,15 @@ def main(arguments: Sequence[str] = ()) -> None:
     for name in only:
         if name not in names:
             raise SystemExit(
-                f"--only: no case is called {name!r}{nearest(name, names)}; there are "
-                f"{', '.join(names)}"
+                f"--only: no case is called {name!r}{nearest(name, names)} "
+                f"(there are {', '.join(names)})"
             )
     cases = [case for case in CASES if case.name in only]
     large = [case for case in LARGE if case.name in only and not options.no_large]
     if options.no_models:
         cases, large = [], []
+    if not (cases or large or options.growth or options.cold):
+        raise SystemExit("these options leave nothing to run")
     print(f"Python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
 
     fitted: list[Fitted] = []

@@ -50,6 +50,8 @@ class Rivals:
         with _request(case, data, runs) as request:
             if self.rscript:
                 answer = _answer(["Rscript", str(_HERE / "rivals.R"), request], "R")
+                for who, why in answer.pop("failed", {}).items():
+                    print(f"  ({who} failed: {why})")
                 found |= {name: Result(**result) for name, result in answer.items()}
             if self.glmm_python:
                 script = str(_HERE / "rival_glmm.py")
