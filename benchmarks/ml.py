@@ -1,156 +1,188 @@
-"""Maximum likelihood: seconds of a fit, ours and lme4's where R has it, in one run.
+"""Maximum likelihood: seconds of a fit, ours and those of lme4, glmmTMB and glmm, in one run.
 
-For every model the median of five fits after a warm-up: ``fit()`` alone, and the whole call
-from formula and data frame. Also the whole process, from `python` to a printed fit.
+For every model the median of five fits after a warm-up: ``fit()`` alone, and the whole call from
+formula and data frame to fit. The rivals' seconds are those of their whole call.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
+import argparse
+import os
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+
+import polars as pl
 
 import bayesglmm as bg
+from bayesglmm.errors import nearest
+from benchmarks.cases import CASES, Case
+from benchmarks.cold import show_cold
+from benchmarks.floor import Fitted, count, show_floor
+from benchmarks.measure import Printed, difference, median_seconds, number
+from benchmarks.rivals import NO_RIVALS, Result, Rivals, rivals_here
+from benchmarks.simulated import LARGE, show_growth, show_large
 
-_RUNS = 5
+_HIGHER = 1e-4  # differences of log-likelihoods that want an explanation
+_LOGLIKS = ("lme4", "lme4_tight", "glmmTMB", "glmm")
 
 
 @dataclass(frozen=True)
-class Case:
-    """One model, in our words and in lme4's."""
+class Timed:
+    """One case, ours and the rivals'."""
 
-    name: str
-    dataset: str
-    formula: str
-    family: str
-    nagq: int = 1
-    r_formula: str = ""
+    case: Case
+    fit: bg.Fit
+    alone: float
+    whole: float
+    rivals: dict[str, Result]
 
+    def seconds(self, rival: str) -> float | None:
+        """Of a rival's whole call; None where it is absent."""
+        return self.rivals[rival].seconds if rival in self.rivals else None
 
-CASES = (
-    Case("sleepstudy (Days|Subject)", "sleepstudy", "Reaction ~ Days + (Days|Subject)", "gaussian"),
-    Case("titanic (1|pclass)", "titanic", "survived ~ sex + (1|pclass)", "binomial"),
-    Case("grouseticks (1|LOCATION)", "grouseticks", "TICKS ~ YEAR + (1|LOCATION)", "poisson"),
-    Case(
-        "grouseticks + (1|INDEX)",
-        "grouseticks",
-        "TICKS ~ YEAR + (1|LOCATION) + (1|INDEX)",
-        "poisson",
-    ),
-    Case("grouseticks (YEAR|LOCATION)", "grouseticks", "TICKS ~ YEAR + (YEAR|LOCATION)", "poisson"),
-    Case(
-        "contra, nAGQ=9",
-        "contra",
-        "use ~ age + abs2(age) + urban + livch + (1|dist)",
-        "binomial",
-        nagq=9,
-        r_formula="use ~ age + I(age^2) + urban + livch + (1|dist)",
-    ),
-    Case(
-        "verbagg crossed",
-        "verbagg",
-        "r2 ~ Anger + Gender + btype + situ + (1|id) + (1|item)",
-        "binomial",
-    ),
-)
+    def ahead(self, rival: str) -> float | None:
+        """Our log-likelihood less the rival's; None where it is absent."""
+        return self.fit.loglik - self.rivals[rival].loglik if rival in self.rivals else None
 
-_R = """
-suppressMessages(library(lme4))
-cases <- jsonlite::fromJSON(commandArgs(TRUE)[1], simplifyVector = FALSE)
-out <- lapply(cases, function(case) {
-  d <- read.csv(case$csv, stringsAsFactors = TRUE)
-  for (f in case$factors) d[[f]] <- factor(d[[f]])
-  once <- function() suppressMessages(suppressWarnings(
-    if (case$family == "gaussian") lmer(as.formula(case$formula), d, REML = FALSE)
-    else glmer(as.formula(case$formula), d, family = case$family, nAGQ = case$nagq)))
-  fit <- once()
-  seconds <- replicate(case$runs, system.time(once())[["elapsed"]])
-  list(seconds = median(seconds), loglik = as.numeric(logLik(fit)))
-})
-cat(jsonlite::toJSON(out, auto_unbox = TRUE, digits = NA))
-"""
+    def gaps(self) -> dict[str, float]:
+        """Our log-likelihood less every rival's."""
+        return {name: self.fit.loglik - found.loglik for name, found in self.rivals.items()}
 
 
-def _median(call: Callable[[], object]) -> float:
-    call()
-    seconds = []
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def _lme4() -> list[dict[str, float]] | None:
-    """Seconds and logLik of lme4 for every case, or None without R."""
-    if shutil.which("Rscript") is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        requests = []
-        for k, case in enumerate(CASES):
-            frame = bg.load_dataset(case.dataset)
-            path = Path(folder) / f"{k}.csv"
-            frame.write_csv(path)
-            factors = [n for n, d in frame.schema.items() if type(d).__name__ == "Enum"]
-            requests.append(
-                {
-                    "csv": str(path),
-                    "formula": case.r_formula or case.formula,
-                    "family": case.family,
-                    "nagq": case.nagq,
-                    "factors": factors,
-                    "runs": _RUNS,
-                }
+def main(arguments: Sequence[str] = ()) -> None:
+    """Print the tables that the options ask for."""
+    options = _options(arguments)
+    names = [case.name for case in (*CASES, *LARGE)]
+    only: list[str] = options.only.split(",") if options.only else names
+    for name in only:
+        if name not in names:
+            raise SystemExit(
+                f"--only: no case is called {name!r}{nearest(name, names)} "
+                f"(there are {', '.join(names)})"
             )
-        spec = Path(folder) / "cases.json"
-        spec.write_text(json.dumps(requests))
-        script = Path(folder) / "time.R"
-        script.write_text(_R)
-        done = subprocess.run(
-            ["Rscript", str(script), str(spec)], capture_output=True, text=True, check=False
-        )
-    if done.returncode != 0:
-        print(f"lme4 could not be timed: {done.stderr.strip().splitlines()[-1:]}")
-        return None
-    found: list[dict[str, float]] = json.loads(done.stdout)
-    return found
+    cases = [case for case in CASES if case.name in only]
+    large = [case for case in LARGE if case.name in only and not options.no_large]
+    if options.no_models:
+        cases, large = [], []
+    if not (cases or large or options.growth or options.cold):
+        raise SystemExit("these options leave nothing to run")
+    print(f"Python {platform.python_version()} on {platform.machine()}, {os.cpu_count()} cores")
+
+    fitted: list[Fitted] = []
+    if cases:
+        timed = _models(cases, options)
+        fitted += [
+            Fitted(t.case.name, count(t.fit.model, t.case.nagq), t.fit.outcome.evaluations, t.alone)
+            for t in timed
+        ]
+    if large:
+        fitted += show_large(large)
+    if options.growth:
+        show_growth(options.growth_rows)
+    if options.cold:
+        show_cold()
+    if options.floor and fitted:
+        show_floor(fitted)
 
 
-def _from_scratch(build: Callable[[], bg.Model], method: bg.ML) -> bg.Fit:
-    return bg.fit(build(), method)
-
-
-def main() -> None:
-    """Print the table."""
-    reference = _lme4()
-    head = f"{'model':30}{'fit s':>9}{'whole s':>9}{'logLik':>13}"
-    print(head + (f"{'lme4 s':>9}{'ratio':>7}{'ours - lme4':>13}" if reference else ""))
-    for k, case in enumerate(CASES):
-        data = bg.load_dataset(case.dataset)
-
-        build = partial(bg.model, case.formula, data, family=case.family)
-        model, method = build(), bg.ML(nagq=case.nagq)
-        alone = _median(partial(bg.fit, model, method))
-        whole = _median(partial(_from_scratch, build, method))
-        loglik = bg.fit(model, method).loglik
-        line = f"{case.name:30}{alone:9.4f}{whole:9.4f}{loglik:13.4f}"
-        if reference:
-            seconds = reference[k]["seconds"]
-            line += f"{seconds:9.3f}{seconds / whole:7.1f}{loglik - reference[k]['loglik']:13.6f}"
-        print(line)
-    code = (
-        "import bayesglmm as bg; print(bg.lmer('Reaction ~ Days + (Days|Subject)', "
-        "bg.load_dataset('sleepstudy')).fit())"
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks ml", description=__doc__)
+    names = ", ".join(case.name for case in (*CASES, *LARGE))
+    add = parser.add_argument
+    add("--only", default="", metavar="CASE,...", help=f"cases to run (default: all): {names}")
+    add("--no-models", action="store_true", help="leave out the models, with --growth or --cold")
+    add("--no-large", action="store_true", help="leave out the simulated tables of 1e6 rows and up")
+    add(
+        "--rivals",
+        choices=("all", "fast", "none"),
+        default="all",
+        help="fast: none for the models where they need minutes",
     )
-    process = _median(
-        lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    add(
+        "--glmm-python",
+        default=os.environ.get("GLMM_PYTHON", ""),
+        metavar="PATH",
+        help="a Python that has the package glmm (default: $GLMM_PYTHON, or this one)",
     )
-    print(f"whole process, python to printed fit (sleepstudy): {process:.2f} s")
+    add("--runs", type=int, default=5, help="timed fits of each model (default: 5)")
+    add("--growth", action="store_true", help="seconds against rows, levels and crossed terms")
+    add(
+        "--growth-rows",
+        type=lambda text: int(float(text)),
+        default=10**7,
+        metavar="N",
+        help="the largest table of --growth (default: 1e7)",
+    )
+    add("--cold", action="store_true", help="first fit from an empty and from a warm kernel cache")
+    add("--floor", action="store_true", help="distance from what this machine could do at best")
+    return parser.parse_args(arguments)
+
+
+def _models(cases: Sequence[Case], options: argparse.Namespace) -> list[Timed]:
+    """Time the cases, print a row for each, then compare the log-likelihoods."""
+    rivals = NO_RIVALS if options.rivals == "none" else rivals_here(options.glmm_python)
+    print(f"Rivals: {rivals.describe()}")
+    printed = Printed(
+        f"Seconds, median of {options.runs} after a warm-up (slow rivals: one run)",
+        (
+            *("model", "fit s", "whole s", "lme4 s", "glmmTMB s", "glmm s"),
+            *("lme4/whole", "glmm/fit", "logLik", "- lme4", "- tight", "- glmmTMB", "- glmm"),
+        ),
+        19,
+    )
+    timed: list[Timed] = []
+    for case in cases:
+        left_out = case.slow and options.rivals == "fast"
+        timed.append(_time(case, case.load(), options.runs, NO_RIVALS if left_out else rivals))
+        printed.row(_cells(timed[-1]))
+    if rivals != NO_RIVALS:
+        _compare(timed)
+    return timed
+
+
+def _time(case: Case, data: pl.DataFrame, runs: int, rivals: Rivals) -> Timed:
+    model = case.model(data)
+    return Timed(
+        case=case,
+        fit=bg.fit(model, case.method),
+        alone=median_seconds(partial(bg.fit, model, case.method), runs),
+        whole=median_seconds(case.whole(data), runs),
+        rivals=rivals.run(case, data, 1 if case.slow else runs),
+    )
+
+
+def _cells(timed: Timed) -> tuple[str, ...]:
+    lme4, glmm = timed.seconds("lme4"), timed.seconds("glmm")
+    return (
+        *(timed.case.name, number(timed.alone), number(timed.whole)),
+        *(number(lme4), number(timed.seconds("glmmTMB")), number(glmm)),
+        number(lme4 / timed.whole if lme4 else None),
+        number(glmm / timed.alone if glmm else None),
+        f"{timed.fit.loglik:.4f}",
+        *(difference(timed.ahead(rival)) for rival in _LOGLIKS),
+    )
+
+
+def _compare(timed: Sequence[Timed]) -> None:
+    """Say where log-likelihoods differ, and whether ours is the optimum where it is higher."""
+    print(
+        "\nWhole calls of lme4, glmmTMB and glmm. logLik - x: ours less theirs; "
+        "tight: lme4 with tolPwrss=1e-13."
+    )
+    compared = [t for t in timed if t.rivals]
+    if not compared:
+        return
+    below, name = max((-min(t.gaps().values()), t.case.name) for t in compared)
+    said = f"{below:.1e} ({name})" if below > 0 else "nothing"
+    print(f"The most that ours is below the best of the rivals: {said}.")
+    for t in compared:
+        higher = {rival: gap for rival, gap in t.gaps().items() if gap > _HIGHER}
+        if higher:
+            by = ", ".join(f"{rival} by {gap:.1e}" for rival, gap in higher.items())
+            outcome = t.fit.outcome
+            print(
+                f"Higher than {by}: {t.case.name}; largest entry of the gradient at our estimate "
+                f"{outcome.gradient_norm:.1e}, {'' if outcome.converged else 'NOT '}converged."
+            )
