@@ -27,6 +27,7 @@ from bayesglmm.tables import Table, table
 
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
+    from bayesglmm.laplace.structure import Structure
 
 Estimator = ML | NUTS
 METHODS = ("ml", "reml", "nuts")
@@ -165,16 +166,20 @@ def fit(model: Model, method: str | Estimator = "ml") -> Fit:
     BayesglmmWarning
         If the fit is singular, separated, not identified or has not converged, with the remedy.
     """
-    method = estimator(method, {})
+    return fitted(model, estimator(method, {}))
+
+
+def fitted(model: Model, method: Estimator, structure: tuple[Structure, ...] = ()) -> Fit:
+    """The same, with the structure of the random effects where it is known from another fit."""
     from bayesglmm.fit import Fit
     from bayesglmm.posterior.ml import MLPosterior
     from bayesglmm.posterior.sampled import SampledPosterior
 
     if isinstance(method, ML):
         check_residual(model)
-        estimate = maximum_likelihood(model.design, model.likelihood, method)
+        estimate = maximum_likelihood(model.design, model.likelihood, method, structure)
         if estimate.outcome.notes:
-            warnings.warn("\n".join(estimate.outcome.notes), BayesglmmWarning, stacklevel=3)
+            warnings.warn("\n".join(estimate.outcome.notes), BayesglmmWarning, stacklevel=4)
         return Fit(model, method, MLPosterior(model.design, estimate))
     from bayesglmm.nuts.sampler import sample
 

@@ -10,7 +10,7 @@ from scipy.linalg.lapack import dtrtrs
 
 from bayesglmm.laplace.factor import Factor, variance_at
 from bayesglmm.laplace.outcome import Outcome
-from bayesglmm.laplace.structure import Array, Integers
+from bayesglmm.laplace.structure import Array, Integers, Structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,11 @@ class Estimate:
             for array in value if isinstance(value, tuple) else (value,):
                 if isinstance(array, np.ndarray):
                     array.setflags(write=False)
+
+    @property
+    def structure(self) -> tuple[Structure, ...]:
+        """The structure of the random effects, for fits to other responses; empty for none."""
+        return (self.factor.structure,) if self.factor is not None else ()
 
     def effect_variance(self, groups: Sequence[tuple[Integers, Array]]) -> Array:
         """(m,) variance of sum_f z_f'b_f given the parameters, covariances between terms included.

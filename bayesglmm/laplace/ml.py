@@ -22,14 +22,25 @@ from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.separation import judge_separation
 from bayesglmm.laplace.standardise import coordinates, orthonormal
-from bayesglmm.laplace.structure import Array, structure_of
+from bayesglmm.laplace.structure import Array, Structure, structure_of
 from bayesglmm.laplace.threads import blas_threads
 
 _MOST_COLUMNS = 3  # k^3 nodes for every level
 
 
-def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> Estimate:
+def maximum_likelihood(
+    design: Design,
+    likelihood: Likelihood,
+    options: ML,
+    structure: tuple[Structure, ...] = (),
+) -> Estimate:
     """Fit by maximum likelihood.
+
+    Parameters
+    ----------
+    structure
+        That of ``design.random``, if it is known from another fit (`Estimate.structure`); else
+        empty.
 
     Raises
     ------
@@ -48,12 +59,12 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
         )
     if options.nagq != 1:
         _check_quadrature(design, linear, options.nagq)
-    structure = structure_of(design.random)
-    with blas_threads(structure.q):
+    found_structure = structure[0] if structure else structure_of(design.random)
+    with blas_threads(found_structure.q):
         # The engines see orthonormal columns, so neither units nor origins of covariates (years
         # and their squares, time stamps) cost digits; the estimate is then carried back.
         if design.random:
-            columns = coordinates(design, structure)
+            columns = coordinates(design, found_structure)
             fit = linear_mixed if linear else generalised_mixed
             found, R = fit(design, columns, likelihood, options), columns.R
         else:

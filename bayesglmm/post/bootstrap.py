@@ -306,6 +306,7 @@ def bootstrap(
         seed,
         statistic,
         tuple(estimates["term"]) if statistic is not None else (),
+        posterior.estimate.structure,
     )
     done, interrupted = replicate_all(task, nsim, executor, progress)
     if interrupted and not done:

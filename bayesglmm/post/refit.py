@@ -10,6 +10,7 @@ import polars as pl
 from bayesglmm.design import Design, with_values
 from bayesglmm.design.columns import read
 from bayesglmm.errors import ChoiceError, DataError
+from bayesglmm.posterior.ml import MLPosterior
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +62,7 @@ def refit(fit: Fit, y: Sequence[object] | NDArray[np.generic] | pl.Series) -> Fi
     >>> bg.refit(fit, sleep["Reaction"] / 1000).params["estimate"].round(4).to_list()
     [0.2514, 0.0105]
     """
-    from bayesglmm.model import Model, check_response
-    from bayesglmm.model import fit as fit_model
+    from bayesglmm.model import Model, check_response, fitted
 
     if not hasattr(fit, "posterior"):
         raise ChoiceError(
@@ -71,7 +71,8 @@ def refit(fit: Fit, y: Sequence[object] | NDArray[np.generic] | pl.Series) -> Fi
     model = fit.model
     design = _with_response(model.design, y)
     check_response(design, model.family)
-    return fit_model(Model(design, model.family, model.link, model.priors), fit.estimator)
+    known = fit.posterior.estimate.structure if isinstance(fit.posterior, MLPosterior) else ()
+    return fitted(Model(design, model.family, model.link, model.priors), fit.estimator, known)
 
 
 def _with_response(design: Design, y: object) -> Design:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.errors import BayesglmmError, DataError, OptionError
 from bayesglmm.laplace import ML, maximum_likelihood
+from bayesglmm.laplace.structure import Structure
 from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.model import Model, check_response
 from bayesglmm.post.parameters import Parameters
@@ -46,6 +47,8 @@ class Task:
         Numbers of a fit; None for all its parameters.
     names
         Names of the statistic's numbers.
+    structure
+        Of the random effects, found once.
     """
 
     model: Model
@@ -55,6 +58,7 @@ class Task:
     seed: int
     statistic: Statistic | None
     names: tuple[str, ...]
+    structure: tuple[Structure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ def replicate(task: Task, k: int) -> Replicate:
         design = replace(old, response=replace(old.response, y=y))
         check_response(design, model.family)
         refitted = replace(model, design=design)
-        estimate = maximum_likelihood(design, refitted.likelihood, task.estimator)
+        estimate = maximum_likelihood(design, refitted.likelihood, task.estimator, task.structure)
     except (BayesglmmError, np.linalg.LinAlgError) as problem:
         return _failed(k, problem)
     if task.statistic is None:

@@ -75,6 +75,8 @@ RESPONSES = (
     ("binomial", "cloglog"),
     ("poisson", "log"),
 )
+# Links whose mean leaves its range for some eta: only points well inside have a likelihood.
+BOUNDED = (("binomial", "log"), ("binomial", "identity"), ("poisson", "identity"))
 N = 48
 
 
@@ -137,8 +139,12 @@ def problem_of(structure: str, family: str, link: str) -> tuple[Problem, np.ndar
         y = rng.poisson(1.5, N).astype(float)
     else:
         y, w = 1.5 + rng.normal(size=N), rng.uniform(0.5, 2.0, N)
+    if (family, link) in BOUNDED:
+        beta = {"log": [-0.9, 0.05], "identity": [0.5, 0.02]}[link]
+        beta = np.array(beta) * (4.0 if family == "poisson" else 1.0)
+        theta = 0.1 * theta
     likelihood = Likelihood(FAMILIES[family], LINKS[link], y, w)
-    offset = 0.2 * rng.normal(size=N)
+    offset = (0.01 if (family, link) in BOUNDED else 0.2) * rng.normal(size=N)
     problem = Problem(coordinates_of(X, terms), offset, Density(likelihood), covariance)
     return problem, np.concatenate([theta, beta, [np.log(0.8)]])
 
@@ -179,6 +185,21 @@ def test_gradient_of_the_laplace_objective(structure: str, family: str, link: st
     assert np.isfinite(value)
     # In units of the log-likelihood; the modes are exact to 1e-8 of their sd.
     np.testing.assert_allclose(gradient, differences(problem, x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("family", "link"), BOUNDED)
+@pytest.mark.parametrize("structure", ["scalar", "slope", "crossed", "nested and crossed"])
+def test_gradient_beside_the_edge_of_the_means(structure: str, family: str, link: str) -> None:
+    problem, x = problem_of(structure, family, link)
+    value, gradient = evaluate(problem, x)
+    assert np.isfinite(value)
+    np.testing.assert_allclose(gradient, differences(problem, x), rtol=1e-5, atol=1e-5)
+
+
+def test_every_family_and_link_has_its_gradient_checked() -> None:
+    every = {(f.name, link) for f in FAMILIES.values() for link in f.links}
+    bernoulli = {pair for pair in every if pair[0] == "bernoulli"}  # binomial of one trial
+    assert every - bernoulli == {*RESPONSES, *BOUNDED}
 
 
 @pytest.mark.parametrize("zero", [0, 1])
