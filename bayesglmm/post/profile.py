@@ -229,6 +229,11 @@ def profile(fit: Fit, which: str | Sequence[str] | None = None, *, level: float 
 def _by_ml(fit: Fit) -> Fit:
     """The fit, or if it is by REML that by ML."""
     estimator, model = fit.estimator, fit.model
+    if isinstance(estimator, ML) and estimator.nagq == 0:
+        raise ChoiceError(
+            "a fit with nagq=0 does not maximise a likelihood in the coefficients, so there is no "
+            "profile of it; fit with nagq=1"
+        )
     if not (isinstance(estimator, ML) and estimator.reml):
         return fit
     by_ml = replace(estimator, reml=False)

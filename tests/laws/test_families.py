@@ -14,6 +14,7 @@ from scipy import stats
 
 from bayesglmm.errors import ChoiceError, DataError
 from bayesglmm.families import FAMILIES, LINKS, Family, Likelihood, Link, find_family, find_link
+from bayesglmm.families.compiled import Density
 
 PAIRS = [(f, k) for f in FAMILIES.values() for k in f.links]
 IDS = [f"{f.name}-{k}" for f, k in PAIRS]
@@ -276,6 +277,37 @@ def test_finite_and_silent_far_out(family: Family, link: str) -> None:
                 assert np.all(np.isfinite(value[inside]))
             weights = likelihood.expected_weights(EXTREMES, 1.0)
             assert np.all(np.isfinite(weights)) and np.all(weights[inside] >= 0.0)
+
+
+@pytest.mark.parametrize(("family", "link"), PAIRS, ids=IDS)
+def test_compiled_density_is_the_familys(family: Family, link: str) -> None:
+    """What the engines evaluate, constants included; near the tails and far out in them."""
+    rng = np.random.default_rng(5)
+    near = np.concatenate([etas(family, link), rng.choice(etas(family, link), 200)])
+    n, sigma = len(near), 0.7
+    w = np.ones(n) if family.name == "bernoulli" else rng.integers(1, 9, n).astype(float)
+    y = rng.integers(0, 2, n).astype(float)
+    if family.name == "binomial":
+        y = rng.binomial(w.astype(int), 0.4) / w
+    elif family.name == "poisson":
+        y = rng.poisson(3.0, n).astype(float)
+    likelihood = Likelihood(family, LINKS[link], y, w)
+    density, out = Density(likelihood), np.empty((4, n))
+    total = density(near, sigma, out)
+    values = likelihood.log_density(near, sigma)
+    assert total == pytest.approx(float(np.sum(values)), rel=1e-11, abs=1e-10)
+    assert total == pytest.approx(float(np.sum(out[0])) + density.constant(sigma), rel=1e-12)
+    for row, expected in zip(out[1:], likelihood.derivatives(near, sigma), strict=True):
+        np.testing.assert_allclose(row, expected, rtol=1e-9, atol=1e-12)
+    far = np.concatenate([EXTREMES] * 2)
+    y = np.repeat([0.0, 1.0], len(EXTREMES))
+    likelihood = Likelihood(family, LINKS[link], y, np.ones(len(far)))
+    with np.errstate(all="ignore"):
+        made, expected = np.empty((4, len(far))), likelihood.derivatives(far, 1.0)
+        Density(likelihood)(far, 1.0, made)
+    inside = np.isfinite(likelihood.log_density(far, 1.0))
+    for row, value in zip(made[1:], expected, strict=True):
+        np.testing.assert_allclose(row[inside], value[inside], rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize("family", ["binomial", "bernoulli", "poisson"])
