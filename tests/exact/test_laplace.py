@@ -140,8 +140,8 @@ def problem_of(structure: str, family: str, link: str) -> tuple[Problem, np.ndar
     else:
         y, w = 1.5 + rng.normal(size=N), rng.uniform(0.5, 2.0, N)
     if (family, link) in BOUNDED:
-        beta = {"log": [-0.9, 0.05], "identity": [0.5, 0.02]}[link]
-        beta = np.array(beta) * (4.0 if family == "poisson" else 1.0)
+        inside = {"log": [-0.9, 0.05], "identity": [0.5, 0.02]}[link]
+        beta = np.array(inside) * (4.0 if family == "poisson" else 1.0)
         theta = 0.1 * theta
     likelihood = Likelihood(FAMILIES[family], LINKS[link], y, w)
     offset = (0.01 if (family, link) in BOUNDED else 0.2) * rng.normal(size=N)
