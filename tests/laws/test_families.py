@@ -303,10 +303,10 @@ def test_compiled_density_is_the_familys(family: Family, link: str) -> None:
     y = np.repeat([0.0, 1.0], len(EXTREMES))
     likelihood = Likelihood(family, LINKS[link], y, np.ones(len(far)))
     with np.errstate(all="ignore"):
-        made, expected = np.empty((4, len(far))), likelihood.derivatives(far, 1.0)
+        made, beyond = np.empty((4, len(far))), likelihood.derivatives(far, 1.0)
         Density(likelihood)(far, 1.0, made)
     inside = np.isfinite(likelihood.log_density(far, 1.0))
-    for row, value in zip(made[1:], expected, strict=True):
+    for row, value in zip(made[1:], beyond, strict=True):
         np.testing.assert_allclose(row[inside], value[inside], rtol=1e-9, atol=1e-15)
 
 

@@ -30,7 +30,7 @@ def test_as_lme4(case: dict[str, Any]) -> None:
     assert np.max(np.abs(fit.params["estimate"].to_numpy() - case["coef"]) / error) < 2e-3
     np.testing.assert_allclose(fit.params["std_error"], error, rtol=2e-3)
     found = np.sort(fit.varcorr["estimate"].to_numpy())  # lme4 orders terms by their levels
-    np.testing.assert_allclose(found, np.sort(case["vcov"]), rtol=5e-3, atol=2e-3)
+    np.testing.assert_allclose(found, np.sort(np.atleast_1d(case["vcov"])), rtol=5e-3, atol=2e-3)
     # The likelihood that is maximised in beta too is higher.
     assert model.fit().loglik > fit.loglik
 
