@@ -170,7 +170,9 @@ def fit(
         list[str] | None, typer.Option(help="Coding of a factor: urban=helmert (repeat).")
     ] = None,
     priors: Annotated[str, typer.Option(help="default or flat; for nuts.")] = "default",
-    nagq: Annotated[int | None, typer.Option(help="Quadrature nodes; 1 is Laplace.")] = None,
+    nagq: Annotated[
+        int | None, typer.Option(help="Quadrature nodes; 1 is Laplace, 0 lme4's fast one.")
+    ] = None,
     reml: Annotated[bool, typer.Option("--reml", help="Restricted maximum likelihood.")] = False,
     vcov: Annotated[
         str | None, typer.Option(help="Standard errors: auto, hessian or conditional.")

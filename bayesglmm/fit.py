@@ -290,7 +290,9 @@ class Fit:
 
     def _ml(self, what: str) -> MLPosterior:
         if not isinstance(self.posterior, MLPosterior):
-            raise ChoiceError(f"{what} belongs to an ML fit; this one is {self.method}")
+            raise ChoiceError(
+                f"{what} belongs to an ML fit; this one is {self.method}. Use model.fit()."
+            )
         return self.posterior
 
     def _draws(self, what: str) -> SampledPosterior:

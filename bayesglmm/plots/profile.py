@@ -54,6 +54,7 @@ def _draw(axis: Any, curve: Curve, limits: tuple[float, float], q: float) -> Non
     for side in ("left", "bottom"):
         axis.spines[side].set_color("0.6")
     axis.tick_params(labelsize=8)
+    axis.locator_params(axis="x", nbins=6)
     for height in (-q, q):
         axis.axhline(height, color="0.75", linewidth=0.8, linestyle="--", zorder=0)
     axis.axhline(0.0, color="0.85", linewidth=0.8, zorder=0)

@@ -87,6 +87,8 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
     check_choice("test", test, ("auto", "F", "wald", "lrt"))
     if not fits:
         raise ChoiceError("anova needs a fit, or several nested ones: anova(model.fit())")
+    if isinstance(fits[0], list | tuple):
+        raise ChoiceError("anova: give the fits one by one, not as a list: anova(*fits)")
     if len(fits) == 1:
         estimate_of(fits[0], "anova")
         if not refit:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.errors import BayesglmmWarning, ChoiceError, FitError, OptionError, check_choice
 from bayesglmm.laplace import ML
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.intervals import INTERVALS, Interval, interval
 from bayesglmm.post.parameters import estimated
 from bayesglmm.post.replicate import Replicate, Statistic, Task, named_values, replicate_all
@@ -275,11 +276,8 @@ def bootstrap(
     >>> boot.summary()["kind"].to_list()
     ['coef', 'coef', 'sd', 'residual']
     """
-    posterior = getattr(fit, "posterior", None)
-    if posterior is None:
-        raise ChoiceError(
-            f"bootstrap needs a fit; got {type(fit).__name__}. Fit the model first: model.fit()"
-        )
+    check_fit(fit, "bootstrap")
+    posterior = fit.posterior
     if not (isinstance(posterior, MLPosterior) and isinstance(fit.estimator, ML)):
         raise ChoiceError(
             f"bootstrap belongs to a maximum-likelihood fit; this one is {fit.method}, whose draws "

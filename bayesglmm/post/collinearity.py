@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design.recode import fixed_terms
 from bayesglmm.errors import ChoiceError
+from bayesglmm.post.check import check_fit
 from bayesglmm.tables.table import Table, table
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def vif(fit: Fit) -> Table:
     >>> bg.vif(fit)["gvif"].round(2).to_list()
     [2.53, 4.92, 2.87]
     """
+    check_fit(fit, "vif")
     design = fit.model.design
     terms = fixed_terms(design)
     if len(terms) < 2 or "(Intercept)" not in design.names:

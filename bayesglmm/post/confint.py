@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from bayesglmm.errors import ChoiceError, check_choice
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.labels import key_columns, labels, select
 from bayesglmm.post.profile import profile
 from bayesglmm.post.tables import check_level, scale
@@ -76,6 +77,7 @@ def confint(
     >>> [round(v, 2) for v in bg.confint(fit, "wald", which="sd").row(0)[-2:]]
     [0.37, 1.11]
     """
+    check_fit(fit, "confint")
     check_choice("method", method, METHODS)
     level = check_level(level)
     by_likelihood = isinstance(fit.posterior, MLPosterior)

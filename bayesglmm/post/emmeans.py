@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bayesglmm.errors import ChoiceError, DataError, check_choice
 from bayesglmm.families import Link
 from bayesglmm.post.adjust import ADJUSTMENTS, adjusted_p, critical
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.grid import Grid, check_names, mean_grid, split_names, trend_grid
 from bayesglmm.post.tables import check_level
 from bayesglmm.posterior import Draws, Gaussian
@@ -106,6 +107,7 @@ def emmeans(
     >>> fit.emmeans("sex", contrasts="pairwise")["odds_ratio"].round(3).to_list()
     [12.351]
     """
+    check_fit(fit, "emmeans")
     check_choice("type", type, ("response", "link"))
     check_choice("adjust", adjust, ("default", *ADJUSTMENTS))
     level = check_level(level)
@@ -146,6 +148,7 @@ def emtrends(
     >>> bg.emtrends(fit, "wt")["wt_trend"].round(3).to_list()
     [-5.344]
     """
+    check_fit(fit, "emtrends")
     level = check_level(level)
     check_choice("adjust", adjust, ("default", *ADJUSTMENTS))
     design = fit.model.design

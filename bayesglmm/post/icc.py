@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bayesglmm.errors import ChoiceError
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.r2 import shares_table
 from bayesglmm.post.tables import check_level, scale
 from bayesglmm.post.variances import Distribution, variances
@@ -52,6 +53,7 @@ def icc(fit: Fit, *, distribution: Distribution = "default", level: float = 0.95
     >>> bg.icc(m.fit("reml")).filter(kind="adjusted")["estimate"].round(4).to_list()
     [0.1509, 0.7854, 0.9363]
     """
+    check_fit(fit, "icc")
     level = check_level(level)
     design = fit.model.design
     if all(design.n == term.J for term in design.random):

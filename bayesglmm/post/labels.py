@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -68,7 +68,13 @@ def select(every: Sequence[Label], which: str | Sequence[str] | None) -> tuple[i
     """
     if which is None:
         return tuple(range(len(every)))
-    wanted = [which] if isinstance(which, str) else list(which)
+    alone = isinstance(which, str) or not isinstance(which, Iterable)
+    wanted = [which] if alone else list(which)
+    if not wanted:
+        raise ChoiceError(
+            f"which={which!r} asks for no parameter; leave it out for all, or give kinds "
+            f"({', '.join(map(repr, KINDS))}) or names"
+        )
     for name in wanted:
         if not any(name in (label.kind, label.name) for label in every):
             allowed = list(dict.fromkeys([v.kind for v in every] + [v.name for v in every]))

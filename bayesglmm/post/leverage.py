@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.residuals import by_row, hat, raw_residuals, sigma
 from bayesglmm.tables.table import Table
 
@@ -41,7 +42,9 @@ def hatvalues(fit: Fit) -> Table:
     >>> round(bg.hatvalues(m.fit())["hat"].sum(), 3)
     28.612
     """
-    return by_row(fit, {"hat": hat(fit)}, f"Hat values given the variances · {fit.method}")
+    check_fit(fit, "hatvalues")
+    given = " given the variances" if fit.model.design.random else ""
+    return by_row(fit, {"hat": hat(fit)}, f"Hat values{given} · {fit.method}")
 
 
 def cooks_distance(fit: Fit) -> Table:
@@ -70,12 +73,12 @@ def cooks_distance(fit: Fit) -> Table:
     >>> round(bg.cooks_distance(fit)["cooks_distance"].max(), 4)
     0.5319
     """
+    check_fit(fit, "cooks_distance")
     h, r = hat(fit), raw_residuals(fit, "pearson")
     with np.errstate(divide="ignore", invalid="ignore"):
         distance = (r / (1.0 - h)) ** 2 * h / (fit.model.design.p * sigma(fit) ** 2)
     distance[~np.isfinite(distance)] = np.nan
+    held = ", variances held fixed" if fit.model.design.random else ""
     return by_row(
-        fit,
-        {"cooks_distance": distance},
-        f"Cook's distances, one step, variances held fixed · {fit.method}",
+        fit, {"cooks_distance": distance}, f"Cook's distances, one step{held} · {fit.method}"
     )

@@ -145,9 +145,10 @@ def read_equation(text: str, names: Sequence[str]) -> tuple[Array, float]:
     while position < len(text.rstrip()):
         found = term.match(text, position)
         if found is None or not (first or found["sign"]):
-            raise _unreadable(
-                text, position, names, "" if found is None else "+, - or = is missing"
-            )
+            problem = "" if found is None else "+, - or = is missing"
+            if text[position - 1 : position + 1] == "==":
+                problem = "an equation is written with one '='"
+            raise _unreadable(text, position, names, problem)
         weight = side * (-1.0 if found["sign"] == "-" else 1.0)
         if found["name"]:
             row[list(names).index(found["name"])] += weight * _value(found["factor"] or "1")

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import chdtrc
 
 from bayesglmm.errors import ChoiceError
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.residuals import raw_residuals
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
@@ -42,6 +43,7 @@ def overdispersion(fit: Fit) -> Table:
     >>> bg.overdispersion(m.fit())["ratio"].round(3).item()
     1.692
     """
+    check_fit(fit, "overdispersion")
     model = fit.model
     if not isinstance(fit.posterior, MLPosterior):
         raise ChoiceError(
@@ -66,6 +68,5 @@ def overdispersion(fit: Fit) -> Table:
         "ratio": [chisq / df if df > 0 else None],
         "p_value": [float(chdtrc(df, chisq)) if df > 0 else None],
     }
-    return table(
-        row, f"Overdispersion: Pearson chi-square of {fit.method}, random effects at their modes"
-    )
+    given = ", random effects at their modes" if model.design.random else ""
+    return table(row, f"Overdispersion: Pearson chi-square of {fit.method}{given}")

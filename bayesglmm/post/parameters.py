@@ -13,6 +13,7 @@ from bayesglmm.design import Design, RandomTerm
 from bayesglmm.errors import ChoiceError, DataError, nearest
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace.covariance import components, covariance_of
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.tables import params as coefficients
 from bayesglmm.post.tables import varcorr
 from bayesglmm.priors.default import flat_priors
@@ -166,10 +167,7 @@ def param_values(fit: Fit) -> dict[str, float | dict[tuple[str, str], float]]:
     >>> {name: round(value, 1) for name, value in bg.param_values(fit).items()}
     {'(Intercept)': 251.4, 'Days': 10.5, 'sd:Subject:(Intercept)': 36.0, 'sigma': 30.9}
     """
-    if not hasattr(fit, "posterior"):
-        raise ChoiceError(
-            f"param_values needs a fit; got {type(fit).__name__}. Fit the model first: model.fit()"
-        )
+    check_fit(fit, "param_values")
     out: dict[str, float | dict[tuple[str, str], float]] = {}
     out |= dict(zip(fit.model.design.names, coefficients(fit)["estimate"], strict=True))
     if not (fit.model.design.random or fit.model.family.has_scale):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import to_polars
 from bayesglmm.errors import DataError, check_choice
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.tables import caption, check_level
 from bayesglmm.posterior import Draws
 from bayesglmm.posterior.gaussian import critical_value
@@ -70,6 +71,7 @@ def predict(
     >>> fit.predict({"sex": ["female", "male"]})["estimate"].round(3).to_list()
     [0.742, 0.189]
     """
+    check_fit(fit, "predict")
     check_choice("type", type, ("response", "link"))
     check_choice("re", re, ("fitted", "zero"))
     level = check_level(level)

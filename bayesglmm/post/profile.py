@@ -32,6 +32,7 @@ from bayesglmm.laplace.restricted import (
     hold_residual,
 )
 from bayesglmm.laplace.surface import threads, without_effects
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.labels import Label, key_columns, labels, select
 from bayesglmm.post.tables import check_level, scale
 from bayesglmm.posterior.ml import MLPosterior
@@ -210,6 +211,7 @@ def profile(fit: Fit, which: str | Sequence[str] | None = None, *, level: float 
     >>> bg.profile(m.fit(), "sd").confint()["conf_low"].round(2).to_list()
     [14.38, 3.8]
     """
+    check_fit(fit, "profile")
     level = check_level(level)
     if not isinstance(fit.posterior, MLPosterior) or not isinstance(fit.estimator, ML):
         raise ChoiceError(

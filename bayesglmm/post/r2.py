@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.errors import ChoiceError
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.tables import check_level
 from bayesglmm.post.variances import Distribution, Variances, variances
@@ -73,6 +74,7 @@ def r2(fit: Fit, *, distribution: Distribution = "default", level: float = 0.95)
     >>> bg.r2(m.fit("reml"))["estimate"].round(4).to_list()
     [0.2787, 0.7992]
     """
+    check_fit(fit, "r2")
     level = check_level(level)
     if isinstance(fit.posterior, MLPosterior) and not fit.model.design.random:
         if distribution != "default":

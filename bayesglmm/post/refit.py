@@ -9,7 +9,8 @@ import polars as pl
 
 from bayesglmm.design import Design, with_values
 from bayesglmm.design.columns import read
-from bayesglmm.errors import ChoiceError, DataError
+from bayesglmm.errors import DataError
+from bayesglmm.post.check import check_fit
 from bayesglmm.posterior.ml import MLPosterior
 
 if TYPE_CHECKING:
@@ -64,10 +65,7 @@ def refit(fit: Fit, y: Sequence[object] | NDArray[np.generic] | pl.Series) -> Fi
     """
     from bayesglmm.model import Model, check_response, fitted
 
-    if not hasattr(fit, "posterior"):
-        raise ChoiceError(
-            f"refit needs a fit; got {type(fit).__name__}. Fit the model first: model.fit()"
-        )
+    check_fit(fit, "refit")
     model = fit.model
     design = _with_response(model.design, y)
     check_response(design, model.family)

@@ -11,6 +11,7 @@ from scipy.special import ndtri_exp
 
 from bayesglmm.errors import ChoiceError, check_choice
 from bayesglmm.laplace.hat import hat_diagonal
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.predict import predict
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
@@ -83,9 +84,10 @@ def residuals(
     --------
     >>> import bayesglmm as bg
     >>> fit = bg.glm("TICKS ~ YEAR", bg.load_dataset("grouseticks"), family="poisson").fit()
-    >>> round(residuals(fit, "deviance")["residual"].max(), 4)
+    >>> round(bg.residuals(fit, "deviance")["residual"].max(), 4)
     17.1467
     """
+    check_fit(fit, "residuals")
     check_choice("type", type, tuple(_MEANING))
     check_choice("scale", scale, tuple(_DIVISOR))
     if scale != "none" and type not in _SCALED:

@@ -17,6 +17,7 @@ from bayesglmm.design.columns import read
 from bayesglmm.errors import ChoiceError, DataError, FitError, check_choice
 from bayesglmm.families import Family, Likelihood, Link, find_family, find_link
 from bayesglmm.formula import parse
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.parameters import Parameters, drawn, estimated, named
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
@@ -82,11 +83,12 @@ def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = 
     >>> fit.simulate(2, seed=1).head(3)["sim_2"].to_list()
     [0, 1, 1]
     """
-    if not hasattr(fit, "posterior"):
-        raise ChoiceError(
-            f"simulate needs a fit; got {type(fit).__name__}. Fit the model first, or simulate "
-            "from chosen parameters: bg.simulate_new(formula, data, params=...)"
-        )
+    check_fit(
+        fit,
+        "simulate",
+        "model.fit(). Or simulate from chosen parameters: "
+        "bg.simulate_new(formula, data, params=...)",
+    )
     check_choice("re", re, tuple(_EFFECTS))
     nsim, seed = check_count("nsim", nsim), fresh_seed(seed)
     model, posterior = fit.model, fit.posterior

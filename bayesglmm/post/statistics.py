@@ -9,6 +9,7 @@ import numpy as np
 from bayesglmm.errors import ChoiceError
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace.glm import fit_glm
+from bayesglmm.post.check import check_fit
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
 
@@ -32,6 +33,7 @@ def statistics(fit: Fit) -> Table:
     ChoiceError
         For a fit by NUTS, which has no maximised likelihood.
     """
+    check_fit(fit, "statistics")
     posterior = fit.posterior
     if not isinstance(posterior, MLPosterior):
         raise ChoiceError(

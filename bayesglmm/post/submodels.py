@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bayesglmm.errors import BayesglmmWarning, ChoiceError, FitError
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.estimate import Estimate
+from bayesglmm.post.check import check_fit
 from bayesglmm.posterior.ml import MLPosterior
 
 if TYPE_CHECKING:
@@ -28,13 +29,9 @@ def estimate_of(fit: Fit, what: str) -> Estimate:
     ChoiceError
         For something that is no fit, and for a fit by NUTS.
     """
-    posterior = getattr(fit, "posterior", fit)
-    if isinstance(posterior, MLPosterior):
-        return posterior.estimate
-    if posterior is fit:
-        raise ChoiceError(
-            f"{what} needs a fit; got {type(fit).__name__}. Fit the model first: model.fit()"
-        )
+    check_fit(fit, what)
+    if isinstance(fit.posterior, MLPosterior):
+        return fit.posterior.estimate
     raise ChoiceError(
         f"{what} tests hypotheses by maximum likelihood; this fit is by {fit.method}. For a "
         "posterior look at the intervals and prob_direction of params and of "

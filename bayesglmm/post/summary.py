@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bayesglmm.design import Design
 from bayesglmm.model import not_estimable
+from bayesglmm.post.check import check_fit
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.tables import params, varcorr
 from bayesglmm.posterior.ml import MLPosterior
@@ -116,6 +117,7 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
     >>> print(bg.summary(fit).title)
     Linear model by maximum likelihood
     """
+    check_fit(fit, "summary")
     model, design = fit.model, fit.model.design
     family = f"family {model.family.name}, link {model.link.name}"
     groups = ", ".join(f"{name} {J}" for name, J in {t.factor: t.J for t in design.random}.items())
@@ -169,6 +171,7 @@ def _title(fit: Fit) -> str:
         "ML": "maximum likelihood",
         "REML": "restricted maximum likelihood (REML)",
         "ML-Laplace": "maximum likelihood (Laplace approximation)",
+        "ML-nAGQ0": "lme4's fast approximation to maximum likelihood (nagq=0)",
     }.get(method, f"maximum likelihood (adaptive quadrature, {method})")
     return f"{kind} by {how}"
 

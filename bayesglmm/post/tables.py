@@ -10,6 +10,7 @@ import polars as pl
 
 from bayesglmm.errors import ChoiceError
 from bayesglmm.laplace.covariance import components, covariance_of
+from bayesglmm.post.check import check_fit
 from bayesglmm.posterior import Draws, Gaussian
 from bayesglmm.tables.table import Table, table
 
@@ -56,6 +57,7 @@ def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Tabl
     >>> bg.params(fit, exponentiate=True)["estimate"].round(3).to_list()
     [2.877, 0.081]
     """
+    check_fit(fit, "params")
     level = check_level(level)
     beta = fit.posterior.beta
     columns = _exponentiated(beta, level) if exponentiate else beta.summary(level)
@@ -119,6 +121,7 @@ def varcorr(fit: Fit, *, level: float = 0.95) -> Table:
     >>> bg.varcorr(m.fit())["estimate"].round(2).to_list()
     [23.78, 5.72, 0.08, 25.59]
     """
+    check_fit(fit, "varcorr")
     level = check_level(level)
     design = fit.model.design
     parts = components(covariance_of(design.random))
@@ -156,6 +159,7 @@ def ranef(fit: Fit, *, level: float = 0.95) -> Table:
         ``group, level, term, estimate, std_error, conf_low, conf_high`` (draws: also their
         summaries), link scale, one row per level and column of each grouping factor.
     """
+    check_fit(fit, "ranef")
     level = check_level(level)
     _needs_groups(fit, "ranef")
     frames = []
@@ -187,6 +191,7 @@ def coef(fit: Fit, *, level: float = 0.95) -> Table:
         value. Standard errors are those of the sum. Null where the population value cannot be
         estimated.
     """
+    check_fit(fit, "coef")
     level = check_level(level)
     _needs_groups(fit, "coef")
     design = fit.model.design

@@ -12,10 +12,15 @@ Cell = str | float | int | None
 def number(value: float | int | None, digits: int = 4) -> str:
     """A number for reading: fixed point near one, scientific when tiny or huge.
 
+    Never fewer than ``digits`` - 1 significant digits, so that an estimate of 0.00644 can be
+    told from its rounding error.
+
     Examples
     --------
-    >>> number(0.123456), number(12345.6), number(1e-9), number(None)
-    ('0.1235', '12345.6', '1.0e-09', '')
+    >>> number(0.123456), number(12345.6), number(0.0064361), number(None)
+    ('0.1235', '12345.6', '0.00644', '')
+    >>> number(27465718.0), number(3.2e-9)
+    ('2.747e+07', '3.20e-09')
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
@@ -24,9 +29,12 @@ def number(value: float | int | None, digits: int = 4) -> str:
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     size = abs(value)
-    if size != 0 and (size < 10.0 ** (-digits) or size >= 1e7):
-        return f"{value:.1e}"
-    places = digits if size < 10 else max(digits - int(math.log10(size)), 1)
+    if size >= 1e7:
+        return f"{value:.{digits - 1}e}"
+    if size != 0 and size < 10.0 ** (-digits):
+        return f"{value:.{digits - 2}e}"
+    power = math.floor(math.log10(size)) if size else 0
+    places = digits - 2 - power if power < -2 else digits if power < 1 else max(digits - power, 1)
     return f"{value:.{places}f}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import polars as pl
 import pytest
 
 import bayesglmm as bg
@@ -93,6 +94,11 @@ def test_summary_says_what_needs_attention() -> None:
 @pytest.mark.parametrize(
     ("nagq", "title"),
     [
+        (
+            0,
+            "Generalised linear mixed model by lme4's fast approximation to maximum likelihood "
+            "(nagq=0)",
+        ),
         (1, "Generalised linear mixed model by maximum likelihood (Laplace approximation)"),
         (
             5,
@@ -181,8 +187,10 @@ def test_models_show_themselves() -> None:
         (9.99996, "10.0000"),
         (12.345678, "12.346"),
         (123456.789, "123456.8"),
-        (1e-9, "1.0e-09"),
-        (3e8, "3.0e+08"),
+        (0.0064361, "0.00644"),
+        (-0.00012345, "-0.000123"),
+        (1e-9, "1.00e-09"),
+        (27465718.0, "2.747e+07"),
         (float("inf"), "inf"),
         (float("-inf"), "-inf"),
         (float("nan"), ""),
@@ -202,3 +210,34 @@ def test_p_values_and_alignment() -> None:
     assert text == (
         "  term    estimate  p_value\n  a         1.0000   <.0001\n  longer   -20.000   0.5000"
     )
+
+
+def test_tables_print_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    shown = str(mixed("ml").varcorr)  # nine columns, of which polars shows eight
+    assert "estimate" in shown and "…" not in shown
+    assert shown.endswith(mixed("ml").varcorr.caption)
+    a, b = logistic(), bg.glm("cbind(s, 10 - s) ~ 1", COUNTS, family="binomial").fit()
+    compared = " ".join(str(bg.anova(a, b)).split())
+    assert "cbind(s, 10 - s) ~ f" in compared and "…" not in compared
+
+
+def test_printing_respects_and_keeps_the_options_of_polars(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    with pl.Config(tbl_cols=3):
+        before = pl.Config.state()
+        assert "estimate" not in str(mixed("ml").varcorr)
+        assert pl.Config.state() == before
+
+
+def test_many_columns_are_cut() -> None:
+    assert "…" in str(mixed("ml").simulate(100, seed=1))
+
+
+def test_captions_name_what_was_held_only_where_there_is_something() -> None:
+    assert "given the variances" in bg.hatvalues(mixed("ml")).caption
+    assert bg.hatvalues(logistic()).caption == "Hat values · ML"
+    assert bg.cooks_distance(logistic()).caption == "Cook's distances, one step · ML"
+    assert bg.overdispersion(logistic()).caption == "Overdispersion: Pearson chi-square of ML"

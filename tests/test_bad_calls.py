@@ -1,0 +1,133 @@
+"""Wrong calls of what is computed from a fit: which argument, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bayesglmm as bg
+
+SLEEP = bg.load_dataset("sleepstudy")
+NOT_OF_A_FIT = (
+    *("fit", "glm", "glmer", "lm", "lmer", "model", "load_dataset", "list_datasets", "compare"),
+    "simulate_new",
+)
+AFTER = [
+    name
+    for name in bg.__all__
+    if inspect.isfunction(getattr(bg, name)) and name not in NOT_OF_A_FIT
+]
+
+
+@cache
+def sleep() -> bg.Fit:
+    return bg.lmer("Reaction ~ Days + (Days|Subject)", SLEEP).fit()
+
+
+@cache
+def cbpp() -> bg.Fit:
+    data = bg.load_dataset("cbpp")
+    f = "cbind(incidence, size - incidence) ~ period + (1|herd)"
+    return bg.glmer(f, data, family="binomial").fit()
+
+
+@pytest.mark.parametrize("name", AFTER)
+@pytest.mark.parametrize("given", ["a model", "text"])
+def test_what_is_no_fit(name: str, given: str) -> None:
+    function = getattr(bg, name)
+    needed = [
+        p
+        for p in list(inspect.signature(function).parameters.values())[1:]
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    thing: Any = sleep().model if given == "a model" else "Days"
+    with pytest.raises(bg.ChoiceError) as caught:
+        function(thing, **{p.name: "Days" for p in needed})
+    for part in (f"{name} needs a fit", "Model" if given == "a model" else "str", "model.fit()"):
+        assert part in str(caught.value)
+
+
+CALLS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
+    ("anova type", lambda: sleep().anova(type="IV"), bg.ChoiceError, ("type='IV'", "'III'")),  # type: ignore[arg-type]
+    ("anova list", lambda: bg.anova([sleep()]), bg.ChoiceError, ("one by one", "anova(*fits)")),  # type: ignore[arg-type]
+    (
+        "anova rows",
+        lambda: bg.anova(
+            bg.lmer("Reaction ~ 1 + (1|Subject)", SLEEP.head(100)).fit(),
+            sleep(),
+        ),
+        bg.DataError,
+        ("different rows", "100", "180"),
+    ),
+    (
+        "drop1 of an intercept",
+        lambda: bg.lm("Reaction ~ 1", SLEEP).fit().drop1(),
+        bg.ChoiceError,
+        ("drop1", "no terms"),
+    ),
+    ("wald name", lambda: sleep().wald_test("Day = 0"), bg.FormulaError, ("'Days'", "^")),
+    ("wald ==", lambda: sleep().wald_test("Days == 0"), bg.FormulaError, ("one '='", "^")),
+    ("influence", lambda: sleep().influence("Subjekt"), bg.ChoiceError, ("group=", "'Subject'")),
+    ("profile", lambda: sleep().profile("Dayz"), bg.ChoiceError, ("which='Dayz'", "'Days'")),
+    ("profile of none", lambda: sleep().profile([]), bg.ChoiceError, ("which=[]", "leave it out")),
+    ("profile by place", lambda: sleep().profile(0), bg.ChoiceError, ("which=0", "'Days'")),  # type: ignore[arg-type]
+    ("profile level", lambda: sleep().profile(level=99), bg.ChoiceError, ("level=99", "0.95")),
+    ("bootstrap", lambda: sleep().bootstrap(0), bg.ChoiceError, ("nsim=0", "at least 1")),
+    ("confint level", lambda: sleep().confint(level=95), bg.ChoiceError, ("level=95", "0.95")),
+    (
+        "confint method",
+        lambda: sleep().confint("profil"),  # type: ignore[arg-type]
+        bg.ChoiceError,
+        ("method='profil'", "'profile'"),
+    ),
+    (
+        "confint of draws",
+        lambda: sleep().confint("hdi"),
+        bg.ChoiceError,
+        ("method='hdi'", 'fit("nuts")'),
+    ),
+    ("refit length", lambda: sleep().refit([1, 2, 3]), bg.DataError, ("3 values", "180")),
+    ("refit table", lambda: sleep().refit(sleep().simulate(1)), bg.DataError, ("y is", "sim_1")),  # type: ignore[arg-type]
+    ("refit holes", lambda: sleep().refit(np.full(180, np.nan)), bg.DataError, ("missing", "180")),
+    (
+        "new without sd",
+        lambda: bg.simulate_new(
+            "~ Days + (1|Subject)", SLEEP, params={"(Intercept)": 1.0, "Days": 2.0, "sigma": 1.0}
+        ),
+        bg.DataError,
+        ("params", "lacks 'sd:Subject:(Intercept)'"),
+    ),
+    ("residuals", lambda: sleep().residuals("pearsn"), bg.ChoiceError, ("type=", "'pearson'")),  # type: ignore[arg-type]
+    (
+        "R2 distribution",
+        lambda: cbpp().r2(distribution="theoretic"),  # type: ignore[arg-type]
+        bg.ChoiceError,
+        ("distribution=", "'theoretical'"),
+    ),
+    ("cAIC df", lambda: bg.caic(sleep(), df="refit"), bg.ChoiceError, ("df='refit'", "'refits'")),  # type: ignore[arg-type]
+    (
+        "Kenward-Roger of ML",
+        lambda: sleep().model.fit("ml", df="kenward-roger"),
+        bg.ChoiceError,
+        ("kenward-roger", "'reml'"),
+    ),
+    ("draws of ML", lambda: sleep().diagnostics, bg.ChoiceError, ("diagnostics", 'fit("nuts")')),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "parts"), [pytest.param(*case[1:], id=case[0]) for case in CALLS]
+)
+def test_wrong_call(
+    call: Callable[[], Any], error: type[Exception], parts: tuple[str, ...]
+) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert isinstance(caught.value, bg.BayesglmmError)
+    for part in parts:
+        assert part in str(caught.value)
