@@ -24,6 +24,7 @@ _ARRIVED = 1e-13
 _GOOD = 1e-15
 _CONVERGED = 1e-6
 _NEAR = 0.1  # from here on the search learns the metric by itself
+_TOO_LONG = 0.25  # share of a step at which the metric that gave it was no guide
 # Values closer than this, relative, may differ by rounding and by the inner iteration only.
 _NOISE = 1e-10
 # Differences of a gradient that is exact to about 1e-10: error about 1e-7 from either side.
@@ -212,7 +213,10 @@ def bfgs(
             if fresh or slope < noise:
                 break
             inverse, fresh = np.eye(len(z)) / max(1.0, float(np.linalg.norm(gradient))), True
+            metric = None
             continue
+        if far and size < _TOO_LONG:  # the average information vanishes with an sd
+            metric = None
         s, y = size * step, gradient - new_gradient
         z, value, gradient = z + s, new_value, new_gradient
         trace.append(value)
