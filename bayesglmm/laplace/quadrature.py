@@ -60,7 +60,7 @@ def adaptive(
     log_terms, row_slopes = np.empty((J, N)), np.empty((n, N))
     has_scale, scale_slopes = density.likelihood.family.has_scale, np.zeros((J, N))
     for q in range(N):
-        kernels.scale_effects(s, lam, points[:, q].reshape(-1, 1), b)
+        kernels.scale_effects(s, lam, np.array(points[:, q]).reshape(-1, 1), b)
         kernels.add_effects(s, Z, fixed, b, eta)
         density(eta, sigma, out)
         log_terms[:, q] = np.bincount(index, out[0], J)

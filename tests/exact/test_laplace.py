@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from scipy import integrate, optimize, special, stats
 
 import bayesglmm as bg
-from bayesglmm.families import FAMILIES, LINKS, Likelihood
+from bayesglmm.families import FAMILIES, LINKS, Likelihood, compiled
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import canonical, covariance_of, sd_corr
@@ -593,3 +593,16 @@ def test_successes_and_proportions() -> None:
         )
     assert fits[1].loglik == pytest.approx(fits[0].loglik, abs=1e-9)
     assert fits[2].loglik == pytest.approx(fits[0].loglik, abs=1e-9)
+
+
+def test_every_kernel_is_compiled_for_one_type_of_arguments() -> None:
+    """Another layout or a read-only array would compile a kernel again, in the middle of a fit."""
+    data = bg.load_dataset("cbpp")
+    model = bg.glmer("incidence ~ period + (1|herd)", data, family="binomial", trials="size")
+    for nagq in (0, 1, 5):
+        model.fit(bg.ML(nagq=nagq))
+    fit = bg.lmer("Reaction ~ Days + (Days|Subject)", bg.load_dataset("sleepstudy")).fit("reml")
+    fit.predict({"Days": [1, 2], "Subject": ["308", "309"]})
+    for module in (kernels, compiled):
+        for name, kernel in vars(module).items():
+            assert len(getattr(kernel, "signatures", ())) <= 1, name
