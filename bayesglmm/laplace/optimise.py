@@ -69,16 +69,18 @@ def hessian(objective: Objective, x: Array, scale: Array, gradient: Array) -> Ar
     size = len(x)
     out = np.zeros((size, size))
     for k in range(size):
-        step = np.zeros(size)
+        step, straightest = np.zeros(size), np.inf
         for shorter in (1.0, 0.1, 0.01, 0.001):
             step[k] = _STEP * scale[k] * shorter
             above, below = objective(x + step)[1], objective(x - step)[1]
             difference = above - below
             if not np.all(np.isfinite(difference)):
                 continue
-            out[:, k] = difference / (2.0 * step[k])
-            bend = np.linalg.norm(above + below - 2.0 * gradient)
-            if bend <= _BEND * np.linalg.norm(difference):
+            bend = float(np.linalg.norm(above + below - 2.0 * gradient))
+            bend /= max(float(np.linalg.norm(difference)), 1e-300)
+            if bend < straightest:  # a step too short is all rounding
+                out[:, k], straightest = difference / (2.0 * step[k]), bend
+            if bend <= _BEND:
                 break
     return 0.5 * (out + out.T)
 
