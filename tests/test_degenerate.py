@@ -97,6 +97,22 @@ def test_a_zero_variance_of_a_glmm() -> None:
     assert said(fit, "Singular fit")
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_search_does_not_linger_at_the_boundary(seed: int) -> None:
+    """The average information vanishes with an sd: no guide to how long a step should be."""
+    rng = np.random.default_rng(seed)
+    g = np.arange(60) % 12
+    data = pl.DataFrame(
+        {"y": rng.normal(size=60), "x": rng.normal(size=60), "g": g, "s": g * 3 + np.arange(60) % 3}
+    ).with_columns(pl.col("g", "s").cast(pl.String))
+    for terms in ("(1|g) + (1|s)", "(x|g) + (1|s)"):
+        fit = bg.lmer(f"y ~ x + {terms}", data).fit()
+        assert fit.outcome.converged
+        assert fit.outcome.evaluations < 150
+        sds = fit.varcorr.filter(kind="sd")["estimate"].to_numpy()
+        assert np.all((sds == 0.0) | (sds > 1e-4))
+
+
 def test_a_redundant_pair_of_terms() -> None:
     plain = bg.glmer("TICKS ~ YEAR + (YEAR|LOCATION)", TICKS, family="poisson").fit()
     split = bg.glmer(

@@ -32,7 +32,7 @@ from bayesglmm.laplace.structure import Array
 
 _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is flat
 _LARGEST_THETA = 1e4
-_STEPS = (0.2, 0.1)  # expected size of a change in theta and in log sigma
+_STEPS = (0.2, 0.1)  # largest expected size of a change in theta and in log sigma
 _PLATEAU = 1e-9  # relative information of a direction of beta below which there is none
 _ROUGH = 1e-3  # squared distance in standard errors at which the profiled search hands over
 
@@ -172,8 +172,7 @@ def generalised_mixed(
     covariance = covariance_of(design.random)
     problem = Problem(columns, design.offset, Density(likelihood), covariance)
     k, p, has_scale = covariance.size, problem.p, likelihood.family.has_scale
-    beta, start = _start(problem)
-    steps = np.array([_STEPS[0]] * k + [_STEPS[1]] * has_scale)
+    beta, start, steps = _start(problem)
     profiled = _Profiled(problem, beta, EXACT if options.nagq == 0 else _ROUGH**2)
     if options.nagq == 0:
         best = maximise(_Guarded(profiled), start, steps, metric=profiled.information)
@@ -209,8 +208,8 @@ def generalised_mixed(
     return _estimate(design, problem, options, point, beside, best, vcov, scale_cov, flat)
 
 
-def _start(problem: Problem) -> tuple[Array, Array]:
-    """beta of the model without random effects, and (theta, log sigma) to start from."""
+def _start(problem: Problem) -> tuple[Array, Array, Array]:
+    """beta of the model without random effects, (theta, log sigma) to start from, and steps."""
     density, columns = problem.density, problem.columns
     likelihood, structure = density.likelihood, columns.structure
     glm = fit_glm(columns.X, problem.offset, likelihood)
@@ -225,7 +224,7 @@ def _start(problem: Problem) -> tuple[Array, Array]:
     W, zr = np.empty(structure.values), np.empty((structure.effects, 1))
     kernels.cross_products(structure.arrays, columns.Z, w, W)
     kernels.sum_rows(structure.arrays, columns.Z, l[1][:, None], zr)
-    theta, _ = moment_start(
+    theta, error = moment_start(
         structure,
         problem.covariance,
         W,
@@ -234,7 +233,9 @@ def _start(problem: Problem) -> tuple[Array, Array]:
         n,
         known_residual=True,
     )
-    return glm.beta, np.concatenate([np.clip(theta, -_LARGEST_START, _LARGEST_START), log_sigma])
+    start = np.concatenate([np.clip(theta, -_LARGEST_START, _LARGEST_START), log_sigma])
+    steps = np.append(np.minimum(error, _STEPS[0]), np.full(len(log_sigma), _STEPS[1]))
+    return glm.beta, start, steps
 
 
 def _climb(profiled: _Profiled, start: Array, steps: Array) -> tuple[Array, Array]:

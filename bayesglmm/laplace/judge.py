@@ -15,7 +15,7 @@ from bayesglmm.laplace.covariance import (
 from bayesglmm.laplace.optimise import Array, Objective, Optimum, hessian
 from bayesglmm.laplace.outcome import Outcome
 
-_ZERO = 1e-5  # a diagonal of Lambda below this is tested against exactly zero
+_ZERO = 1e-4  # a row or a diagonal of Lambda below this is tested against exactly zero
 _BOUNDARY = 1e-4  # a standardised sd below this counts as zero
 _FLAT = 2e-6  # relative curvature below which a direction is not identified
 
@@ -25,17 +25,20 @@ def settle(
 ) -> tuple[Array, Array]:
     """The optimum with canonical theta, which comes first in x, and the curvature there.
 
-    A diagonal of Lambda that vanished is set to exactly zero, if the likelihood agrees.
+    A row of Lambda that vanished (an sd), or a diagonal (a rank), is set to exactly zero, if the
+    likelihood agrees.
     """
     k = covariance.size
     signs = np.ones(len(best.x))
     signs[:k] = canonical_signs(covariance, best.x[:k])
     x, curvature = signs * best.x, best.curvature * np.outer(signs, signs)
     snapped = x
-    for entry, (_, row, column) in enumerate(covariance.entries):
-        if row == column and 0.0 < x[entry] < _ZERO:
+    places = covariance.entries
+    rows = [[k for k, (f, r, _) in enumerate(places) if (f, r) == (g, q)] for g, q, _ in places]
+    for entries in [*rows, *([k] for k, (_, r, c) in enumerate(places) if r == c)]:
+        if 0.0 < np.abs(snapped[entries]).max() < _ZERO:
             trial = snapped.copy()
-            trial[entry] = 0.0
+            trial[entries] = 0.0
             if objective(trial)[0] >= objective(snapped)[0] - 1e-8:
                 snapped = trial
     if snapped is not x:

@@ -779,7 +779,8 @@ def chain_modes(s, lam, Z, fixed, model, sigma, exact, far, most, u, b, eta, l, 
                 new_u[j, 0] = u[j, 0] + size * step[j, 0]
             new_f = _penalised(s, lam, Z, fixed, new_u, model, sigma, new_b, new_eta, new_l)
             # Close to the mode f is flat to rounding: a full Newton step is then right.
-            if new_f > f or (decrement < 1e-10 and new_f > f - 1e-9 * (1.0 + abs(f))):
+            rounding = 1e-9 * (1.0 + abs(f))
+            if new_f > f or (decrement < rounding and new_f > f - rounding):
                 break
             size *= 0.5
             if size < 1e-10:

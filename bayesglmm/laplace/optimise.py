@@ -24,6 +24,7 @@ _ARRIVED = 1e-13
 _GOOD = 1e-15
 _CONVERGED = 1e-6
 _NEAR = 0.1  # from here on the search learns the metric by itself
+_TOO_LONG = 0.25  # share of a step at which the metric that gave it was no guide
 # Values closer than this, relative, may differ by rounding and by the inner iteration only.
 _NOISE = 1e-10
 # Differences of a gradient that is exact to about 1e-10: error about 1e-7 from either side.
@@ -74,7 +75,7 @@ def hessian(
     size = len(x)
     out = np.zeros((size, size))
     for k in range(size):
-        step = np.zeros(size)
+        step, straightest = np.zeros(size), np.inf
         if forward:
             step[k] = _SMALL_STEP * scale[k]
             slope = (objective(x + step)[1] - gradient) / step[k]
@@ -87,9 +88,11 @@ def hessian(
             difference = above - below
             if not np.all(np.isfinite(difference)):
                 continue
-            out[:, k] = difference / (2.0 * step[k])
-            bend = np.linalg.norm(above + below - 2.0 * gradient)
-            if bend <= _BEND * np.linalg.norm(difference):
+            bend = float(np.linalg.norm(above + below - 2.0 * gradient))
+            bend /= max(float(np.linalg.norm(difference)), 1e-300)
+            if bend < straightest:  # a step too short is all rounding
+                out[:, k], straightest = difference / (2.0 * step[k]), bend
+            if bend <= _BEND:
                 break
     return 0.5 * (out + out.T)
 
@@ -227,7 +230,10 @@ def bfgs(
             if fresh or slope < noise:
                 break
             inverse, fresh = np.eye(len(z)) / max(1.0, float(np.linalg.norm(gradient))), True
+            metric = None
             continue
+        if far and size < _TOO_LONG:  # the average information vanishes with an sd
+            metric = None
         s, y = size * step, gradient - new_gradient
         z, value, gradient = z + s, new_value, new_gradient
         trace.append(value)

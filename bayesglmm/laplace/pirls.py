@@ -264,7 +264,8 @@ def _newton(
                 fixed = X @ (beta + size * beta_step) + problem.offset
             new_b, new_eta, new_l, new_f = evaluate(trial, fixed)
             # Close to the mode f is flat to rounding: a full Newton step is then right.
-            if new_f > f or (decrement < 1e-10 and new_f > f - 1e-9 * (1.0 + abs(f))):
+            rounding = 1e-9 * (1.0 + abs(f))
+            if new_f > f or (decrement < rounding and new_f > f - rounding):
                 break
             size *= 0.5
         else:

@@ -53,7 +53,7 @@ def adaptive(
     x, log_weight = nodes_and_log_weights(k, K)
     N, n = len(x), len(fixed)
     away = np.einsum("jba,qb->jqa", Linv, x)  # L'^-1 x, how far each node is from the mode
-    points = modes.u.reshape(J, 1, K) + away
+    points = np.ascontiguousarray(modes.u.reshape(J, 1, K) + away)
 
     index, has_scale = structure.slots[0], density.likelihood.family.has_scale
     log_terms, row_slopes, scale_slopes = np.empty((J, N)), np.empty((n, N)), np.zeros((J, N))
@@ -62,7 +62,7 @@ def adaptive(
     else:
         b, eta, out = np.empty((J * K, 1)), np.empty(n), np.empty((4, n))
         for q in range(N):
-            kernels.predict(s, lam, Z, fixed, points[:, q].reshape(-1, 1), b, eta)
+            kernels.predict(s, lam, Z, fixed, np.array(points[:, q]).reshape(-1, 1), b, eta)
             density(eta, sigma, out)
             log_terms[:, q] = np.bincount(index, out[0], J)
             row_slopes[:, q] = out[1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from threading import Lock
 from typing import Any
 
 # Below this many trailing effects a second thread costs more than it brings; on a busy machine
@@ -22,17 +23,46 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
-def blas_threads(q: int) -> AbstractContextManager[Any]:
+class _OneThread:
+    """BLAS on one thread as long as any fit wants it.
+
+    The limit is the whole process's: of two fits at the same time the one that ends last has to
+    restore it, not the one that came last.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._users = Lock(), 0
+        self._limit: AbstractContextManager[Any] = nullcontext()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._limit = _controller().limit(limits=1, user_api="blas")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.__exit__(None, None, None)
+
+
+_one_thread = _OneThread()
+
+
+def blas_threads(q: int) -> AbstractContextManager[None]:
     """Within this context BLAS uses one thread if the largest dense block has q < 500 columns."""
-    limits = 1 if q < _WORTH_THREADS else None
-    context: AbstractContextManager[Any] = _controller().limit(limits=limits, user_api="blas")
-    return context
+    return _one_thread if q < _WORTH_THREADS else nullcontext()
 
 
 @cache
 def _workers() -> tuple[int, ThreadPoolExecutor]:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return count or 1, ThreadPoolExecutor(max_workers=count or 1, thread_name_prefix="bayesglmm")
+
+
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork: a pool's would be waited for
+    os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
 def in_parts(work: Callable[[int, int], object], rows: int, q: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,9 +12,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from scipy import integrate, optimize, special, stats
+from threadpoolctl import threadpool_info
 
 import bayesglmm as bg
-from bayesglmm.families import FAMILIES, LINKS, Likelihood
+from bayesglmm.families import FAMILIES, LINKS, Likelihood, compiled
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import canonical, covariance_of, sd_corr
@@ -35,6 +38,7 @@ from bayesglmm.laplace.pls import (
 from bayesglmm.laplace.quadrature import adaptive, nodes_and_log_weights
 from bayesglmm.laplace.standardise import Coordinates, orthonormal
 from bayesglmm.laplace.structure import structure_of
+from bayesglmm.laplace.threads import blas_threads, in_parts
 
 
 @dataclass(frozen=True)
@@ -614,3 +618,50 @@ def test_successes_and_proportions() -> None:
         )
     assert fits[1].loglik == pytest.approx(fits[0].loglik, abs=1e-9)
     assert fits[2].loglik == pytest.approx(fits[0].loglik, abs=1e-9)
+
+
+def test_every_kernel_is_compiled_for_one_type_of_arguments() -> None:
+    """Another layout or a read-only array would compile a kernel again, in the middle of a fit."""
+    data = bg.load_dataset("cbpp")
+    model = bg.glmer("incidence ~ period + (1|herd)", data, family="binomial", trials="size")
+    for nagq in (0, 1, 5):
+        model.fit(bg.ML(nagq=nagq))
+    fit = bg.lmer("Reaction ~ Days + (Days|Subject)", bg.load_dataset("sleepstudy")).fit("reml")
+    fit.predict({"Days": [1, 2], "Subject": ["308", "309"]})
+    for module in (kernels, compiled):
+        for name, kernel in vars(module).items():
+            assert len(getattr(kernel, "signatures", ())) <= 1, name
+
+
+def test_fits_in_several_threads_leave_blas_as_it_was() -> None:
+    def limits() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = limits()
+    first, second = blas_threads(10), blas_threads(20)
+    first.__enter__()
+    second.__enter__()
+    assert set(limits()) == {1}
+    first.__exit__(None, None, None)
+    assert set(limits()) == {1}
+    second.__exit__(None, None, None)
+    assert limits() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_parallel_rows_after_a_fork() -> None:
+    """A pool of threads does not survive a fork."""
+    done = np.zeros(600)
+
+    def work(begin: int, end: int) -> None:
+        done[begin:end] = 1.0
+
+    in_parts(work, 600, 600)
+    child = multiprocessing.get_context("fork").Process(target=in_parts, args=(work, 600, 600))
+    child.start()
+    child.join(20.0)
+    if child.is_alive():
+        child.kill()
+    assert child.exitcode == 0
+    assert np.all(done == 1.0)

@@ -73,3 +73,31 @@ def test_prediction_errors_of_overlapping_terms() -> None:
     two = bg.lmer("y ~ x + (1|g) + (0+x|g)", data()).fit().predict()
     assert np.allclose(one["estimate"], two["estimate"], atol=1e-6)
     assert np.allclose(one["std_error"], two["std_error"], rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+@pytest.mark.parametrize("family", ["poisson", "binomial"])
+@pytest.mark.parametrize("terms", ["(1|g)", "(x|g)", "(1|g) + (1|row)"])
+def test_counts_in_the_millions(family: str, terms: str) -> None:
+    """The log-likelihood's rounding (1e-6 here) spoils neither the modes nor the curvature."""
+    rng = np.random.default_rng(1)
+    g, x = np.arange(400) % 20, rng.normal(size=400)
+    eta = 0.3 * rng.normal(size=20)[g] + 0.1 * x
+    eta += 0.3 * rng.normal(size=400) * ("row" in terms)
+    data = {"x": x, "g": g.astype(str), "row": np.arange(400).astype(str), "m": [10**6] * 400}
+    if family == "poisson":
+        data["y"] = rng.poisson(np.exp(13.0 + eta))
+    else:
+        data["y"] = rng.binomial(10**6, 1.0 / (1.0 + np.exp(-eta)))
+    trials = "m" if family == "binomial" else ""
+    fit = bg.glmer(f"y ~ x + {terms}", data, family=family, trials=trials).fit()
+    assert fit.outcome.converged
+    assert fit.outcome.evaluations < 60
+    assert fit.outcome.redundant == ()
+    # With so much information in every row this is a linear model of the rows' own effects.
+    named = {
+        (r["group"], r["term"]): r["variance"]
+        for r in fit.varcorr.filter(kind="sd").iter_rows(named=True)
+    }
+    own = named["g", "(Intercept)"] / 20 + named.get(("row", "(Intercept)"), 0.0) / 400
+    assert fit.params["std_error"][0] == pytest.approx(np.sqrt(own), rel=5e-3)
