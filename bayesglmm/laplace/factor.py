@@ -111,7 +111,7 @@ def _spread(structure: Structure, H: Array) -> Array:
 def covariance_blocks(factor: Factor, E: Array) -> Array:
     """Lambda H^-1 Lambda' in flat blocks: the conditional covariance of b (per unit sigma^2)."""
     C = np.empty_like(E)
-    kernels.congruence(factor.structure.arrays, factor.lam, E, C, True)
+    kernels.lift(factor.structure.arrays, factor.lam, E, C)
     return C
 
 

@@ -183,8 +183,8 @@ def multiply_blocks(s, W, B, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def congruence(s, lam, W, H, transposed):
-    """H = Lambda_f' W Lambda_g for every block, or Lambda_f W Lambda_g' when ``transposed``."""
+def congruence(s, lam, W, H):
+    """H = A_f' W A_g for every block, for any K_f x K_f matrices A_f one after the other."""
     terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     at = _lambda_starts(terms)
     largest = terms[:, 1].max()
@@ -202,23 +202,29 @@ def congruence(s, lam, W, H, transposed):
             for a in range(Kf):
                 for c in range(Kg):
                     total = 0.0
-                    if transposed:
-                        for k in range(a + 1):
-                            total += lam[at[f] + a * Kf + k] * W[block + k * Kg + c]
-                    else:
-                        for k in range(a, Kf):
-                            total += lam[at[f] + k * Kf + a] * W[block + k * Kg + c]
+                    for k in range(Kf):
+                        total += lam[at[f] + k * Kf + a] * W[block + k * Kg + c]
                     half[a, c] = total
             for a in range(Kf):
                 for c in range(Kg):
                     total = 0.0
-                    if transposed:
-                        for k in range(c + 1):
-                            total += half[a, k] * lam[at[g] + c * Kg + k]
-                    else:
-                        for k in range(c, Kg):
-                            total += half[a, k] * lam[at[g] + k * Kg + c]
+                    for k in range(Kg):
+                        total += half[a, k] * lam[at[g] + k * Kg + c]
                     H[block + a * Kg + c] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def lift(s, lam, E, C):
+    """C = Lambda_f E Lambda_g' for every block."""
+    terms = s[0]
+    at = _lambda_starts(terms)
+    turned = np.empty_like(lam)
+    for f in range(len(terms)):
+        K = terms[f, 1]
+        for a in range(K):
+            for c in range(K):
+                turned[at[f] + a * K + c] = lam[at[f] + c * K + a]
+    congruence(s, turned, E, C)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -398,7 +404,7 @@ def collect(s, X, E):
 @njit(cache=True, nogil=True, error_model="numpy")
 def assemble(s, lam, W, H):
     """H = I + Lambda' W Lambda, its chain eliminated: see `eliminate`."""
-    congruence(s, lam, W, H, False)
+    congruence(s, lam, W, H)
     return eliminate(s, H)
 
 
@@ -799,7 +805,7 @@ def chain_slopes(s, lam, Z, H, W, u, score, l, bar, pull, spread, through, moved
     """
     n, m = len(spread), len(u)
     C, sums, v, b = np.empty_like(bar), np.empty((m, 1)), np.empty((m, 1)), np.empty((m, 1))
-    congruence(s, lam, bar, C, True)
+    lift(s, lam, bar, C)
     quadratic_form(s, Z, C, spread)
     for i in range(n):
         through[i] = -l[3, i] * spread[i]
