@@ -91,6 +91,37 @@ CALLS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         bg.ChoiceError,
         ("method='hdi'", 'fit("nuts")'),
     ),
+    (
+        "seed of a Wald interval",
+        lambda: sleep().confint("wald", seed=1),
+        bg.ChoiceError,
+        ("seed", "method='boot'", "method='wald'"),
+    ),
+    (
+        "a statistic of nothing",
+        lambda: sleep().bootstrap(2, statistic=lambda fit: None, progress=False),
+        bg.DataError,
+        ("statistic gave NoneType", "numbers"),
+    ),
+    (
+        "influence executor",
+        lambda: sleep().influence("Subject", executor=2),  # type: ignore[arg-type]
+        bg.OptionError,
+        ("executor is int", "concurrent.futures"),
+    ),
+    (
+        "cAIC executor",
+        lambda: bg.caic(cbpp(), executor=2),  # type: ignore[arg-type]
+        bg.OptionError,
+        ("executor is int", "concurrent.futures"),
+    ),
+    ("drop1 F", lambda: cbpp().drop1("F"), bg.ChoiceError, ("test='F'", "use test='lrt'")),
+    (
+        "wald F",
+        lambda: cbpp().wald_test("period2 = 0", test="F"),
+        bg.ChoiceError,
+        ("test='F'", "use test='wald'"),
+    ),
     ("refit length", lambda: sleep().refit([1, 2, 3]), bg.DataError, ("3 values", "180")),
     ("refit table", lambda: sleep().refit(sleep().simulate(1)), bg.DataError, ("y is", "sim_1")),  # type: ignore[arg-type]
     ("refit holes", lambda: sleep().refit(np.full(180, np.nan)), bg.DataError, ("missing", "180")),

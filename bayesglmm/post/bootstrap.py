@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.errors import BayesglmmWarning, ChoiceError, FitError, OptionError, check_choice
 from bayesglmm.laplace import ML
-from bayesglmm.post.check import check_fit
+from bayesglmm.post.check import check_executor, check_fit
 from bayesglmm.post.intervals import INTERVALS, Interval, interval
 from bayesglmm.post.parameters import estimated
 from bayesglmm.post.replicate import Replicate, Statistic, Task, named_values, replicate_all
@@ -285,11 +285,7 @@ def bootstrap(
         )
     if statistic is not None and not callable(statistic):
         raise OptionError(f"statistic is {type(statistic).__name__}; give a function of a fit")
-    if executor is not None and not isinstance(executor, Executor):
-        raise OptionError(
-            f"executor is {type(executor).__name__}; give an executor of concurrent.futures such "
-            "as ThreadPoolExecutor(), or None"
-        )
+    check_executor(executor)
     check_choice("re", re, ("new", "fitted", "zero"))
     nsim, seed = check_count("nsim", nsim), fresh_seed(seed)
     estimates = _estimates(fit, posterior, statistic)

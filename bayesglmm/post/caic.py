@@ -15,7 +15,7 @@ from bayesglmm.errors import ChoiceError, check_choice
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.hat import hat_diagonal, variance_drift
-from bayesglmm.post.check import check_fit
+from bayesglmm.post.check import check_executor, check_fit
 from bayesglmm.post.refits import refits
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
@@ -75,6 +75,7 @@ def caic(
     1711.52
     """
     check_fit(fit, "caic")
+    check_executor(executor)
     check_choice("df", df, ("default", "corrected", "trace", "refits"))
     posterior, design, likelihood = fit.posterior, fit.model.design, fit.model.likelihood
     if not isinstance(posterior, MLPosterior):

@@ -1,8 +1,10 @@
-"""What every function of a fit asks first: is it one?"""
+"""What functions of a fit ask first: is it one, and is an executor one?"""
 
 from __future__ import annotations
 
-from bayesglmm.errors import ChoiceError
+from concurrent.futures import Executor
+
+from bayesglmm.errors import ChoiceError, OptionError
 
 
 def check_fit(fit: object, what: str, instead: str = "model.fit()") -> None:
@@ -27,4 +29,13 @@ def check_fit(fit: object, what: str, instead: str = "model.fit()") -> None:
     if not isinstance(fit, Fit):
         raise ChoiceError(
             f"{what} needs a fit; got {type(fit).__name__}. Fit the model first: {instead}"
+        )
+
+
+def check_executor(executor: object) -> None:
+    """Raise :class:`OptionError` unless this is None or can share work."""
+    if executor is not None and not isinstance(executor, Executor):
+        raise OptionError(
+            f"executor is {type(executor).__name__}; give an executor of concurrent.futures such "
+            "as ThreadPoolExecutor(), or None"
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Method = Literal["default", "wald", "profile", "boot", "hdi"]
 METHODS = ("default", "wald", "profile", "boot", "hdi")
+_NSIM = 1000
 _NUMBERS = ("estimate", "conf_low", "conf_high")
 
 
@@ -30,7 +31,7 @@ def confint(
     *,
     level: float = 0.95,
     which: str | Sequence[str] | None = None,
-    nsim: int = 1000,
+    nsim: int = _NSIM,
     seed: int | None = None,
 ) -> Table:
     """Intervals of coefficients, sds, correlations and the residual sd (R's ``confint``).
@@ -64,7 +65,8 @@ def confint(
     Raises
     ------
     ChoiceError
-        For an unknown method, one that does not suit the fit, or an unknown parameter.
+        For an unknown method, one that does not suit the fit, an unknown parameter, or a seed
+        where nothing is drawn.
 
     Examples
     --------
@@ -93,6 +95,11 @@ def confint(
             f"method={method!r} needs a fit by maximum likelihood; this one is {fit.method}: its "
             "draws are the whole posterior, priors included. Use method='hdi', or "
             f"confint(model.fit(), {method!r})."
+        )
+    if method != "boot" and (seed is not None or nsim != _NSIM):
+        raise ChoiceError(
+            f"nsim and seed belong to method='boot'; method={method!r} draws nothing. Leave them "
+            "out"
         )
     if method == "profile":
         return profile(fit, which, level=level).confint(level)

@@ -17,7 +17,7 @@ from bayesglmm.errors import BayesglmmError, ChoiceError, DataError, check_choic
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.model import check_response
-from bayesglmm.post.check import check_fit
+from bayesglmm.post.check import check_executor, check_fit
 from bayesglmm.post.refits import refits
 from bayesglmm.post.tables import scale, varcorr
 from bayesglmm.posterior.ml import MLPosterior
@@ -149,6 +149,7 @@ def influence(fit: Fit, group: str | None = None, *, executor: Executor | None =
     '335'
     """
     check_fit(fit, "influence")
+    check_executor(executor)
     if not isinstance(fit.posterior, MLPosterior):
         raise ChoiceError(
             f"influence belongs to a maximum-likelihood fit; this one is {fit.method}. Use "

@@ -100,6 +100,8 @@ def named_values(result: object) -> dict[str, float]:
     {'stat_1': 1.0, 'stat_2': 2.5}
     """
     try:
+        if result is None:  # a function without return; numpy takes it for NaN
+            raise TypeError
         if isinstance(result, Mapping):
             found = {str(name): float(value) for name, value in result.items()}
         else:

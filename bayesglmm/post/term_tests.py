@@ -37,6 +37,11 @@ _HYPOTHESES = {
     "II": "each term given all others but those that contain it",
     "III": "each term given all others, unweighted averages of cell means (any coding)",
 }
+_WITHOUT_DF = {
+    "anova": "test='wald' or test='lrt'",
+    "drop1": "test='lrt'",
+    "wald_test": "test='wald'",
+}
 
 
 def choose_test(fit: Fit, test: str, what: str) -> str:
@@ -49,7 +54,7 @@ def choose_test(fit: Fit, test: str, what: str) -> str:
         why = (
             "this fit has df='asymptotic'; fit with df='satterthwaite' (or 'kenward-roger')"
             if fit.model.likelihood.is_linear
-            else "this model has none, use test='wald' or test='lrt'"
+            else f"this model has none, use {_WITHOUT_DF[what]}"
         )
         raise ChoiceError(f"test='F' needs denominator degrees of freedom: {why}")
     return test
