@@ -155,3 +155,13 @@ def test_wrong_things_to_compare_or_predict_are_told() -> None:
         fit.predict({"g": pl.Series([None], dtype=pl.String)})
     with pytest.raises(bg.DataError, match="row 1: 'g' = 'z' is not a level"):
         fit.predict({"g": ["a", "z"]})
+
+
+def test_crossed_factors_too_large_for_the_machine() -> None:
+    rows = np.arange(400_000)
+    rng = np.random.default_rng(1)
+    data = {"y": rng.normal(size=len(rows))}
+    data |= {name: rng.permutation(rows) // 2 for name in "abc"}  # a block of 2.3 TiB
+    with pytest.raises(bg.FitError, match="this machine has") as error:
+        bg.lmer("y ~ 1 + (1|a) + (1|b) + (1|c)", data, factors=list("abc")).fit()
+    assert "400000 random effects in all" in str(error.value)

@@ -18,6 +18,7 @@ from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.generalised import generalised_mixed
 from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.linear import linear_mixed
+from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.separation import judge_separation
@@ -55,6 +56,7 @@ def maximum_likelihood(design: Design, likelihood: Likelihood, options: ML) -> E
         found = without_effects(replace(design, X=Q), likelihood, linear)
     else:
         columns = coordinates(design)
+        check_memory(columns.structure, design)
         R = columns.R
         fit = linear_mixed if linear else generalised_mixed
         with blas_threads(columns.structure.q):
