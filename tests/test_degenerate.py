@@ -157,6 +157,22 @@ def test_wrong_things_to_compare_or_predict_are_told() -> None:
         fit.predict({"g": ["a", "z"]})
 
 
+@pytest.mark.parametrize("terms", ["(1|g)", "(1|g) + (1|h)", "(x|g)"])
+def test_a_grouping_factor_that_is_a_fixed_effect_too(terms: str) -> None:
+    """REML does not depend on the variance of levels that have a coefficient each."""
+    rng = np.random.default_rng(3)
+    g = np.arange(100) % 20
+    data = pl.DataFrame(
+        {"x": rng.normal(size=100), "g": g.astype(str), "h": rng.permutation(g) % 6}
+    )
+    data = data.with_columns(
+        y=pl.Series(rng.normal(size=20)[g] + rng.normal(size=100)), f="g", h=pl.col("h").cast(str)
+    )
+    fit = bg.lmer(f"y ~ f + x + {terms}", data).fit("reml")
+    assert "sd of (Intercept) by g" in fit.outcome.redundant
+    assert said(fit, "Not identified")
+
+
 def test_crossed_factors_too_large_for_the_machine() -> None:
     rows = np.arange(400_000)
     rng = np.random.default_rng(1)

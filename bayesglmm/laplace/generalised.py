@@ -177,7 +177,7 @@ def generalised_mixed(
         best = maximise(_Guarded(profiled), start, steps, metric=profiled.information)
         x, curvature = settle(_Guarded(profiled), covariance, best, steps)
         point, beside = profiled.at(x)
-        scale_cov, flat = invert_information(-curvature)
+        scale_cov, flat = invert_information(-curvature, steps)
         vcov = np.linalg.pinv(beside.schur, hermitian=True)
     else:
         rough, metric = _climb(profiled, start, steps)
@@ -194,7 +194,8 @@ def generalised_mixed(
         point = joint.at(x)
         beside = border(problem, point.value.modes)
         basis = _informed(-curvature, root, k)
-        everything, flat = invert_information(basis.T @ -curvature @ basis)
+        expected = np.append(steps[:k], np.ones(basis.shape[1] - k))
+        everything, flat = invert_information(basis.T @ -curvature @ basis, expected)
         everything, flat = basis @ everything @ basis.T, flat @ basis.T
         scale_cov, flat = everything[np.ix_(order, order)], flat[:, order]
         if options.vcov == "conditional":

@@ -18,6 +18,7 @@ from bayesglmm.laplace.outcome import Outcome
 _ZERO = 1e-4  # a row or a diagonal of Lambda below this is tested against exactly zero
 _BOUNDARY = 1e-4  # a standardised sd below this counts as zero
 _FLAT = 2e-6  # relative curvature below which a direction is not identified
+_LITTLE = 0.3  # root information, in units of what is expected, that normalises less than that
 
 
 def settle(
@@ -46,9 +47,12 @@ def settle(
     return snapped, curvature
 
 
-def invert_information(information: Array) -> tuple[Array, Array]:
-    """Inverse information and the flat directions (rows), which the data do not inform."""
-    diagonal = np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
+def invert_information(information: Array, scale: Array) -> tuple[Array, Array]:
+    """Inverse information and the flat directions (rows), which the data do not inform.
+
+    ``scale`` is the expected standard error of each entry: one by itself may be uninformed, too.
+    """
+    diagonal = np.maximum(np.sqrt(np.abs(np.diag(information))), _LITTLE / scale)
     values, vectors = np.linalg.eigh(information / np.outer(diagonal, diagonal))
     flat = values < _FLAT * max(float(values[-1]), 1e-300)
     inverse = (vectors[:, ~flat] / values[~flat]) @ vectors[:, ~flat].T

@@ -57,7 +57,8 @@ def linear_mixed(
     sigma = float(np.sqrt(at.rss / df))
     moves = sensitivity(problem, at)
     joint = _joint_information(-curvature, moves.rss, sigma, df)
-    scale_cov, flat = invert_information(joint)
+    expected = np.append(scale, 1.0 / np.sqrt(2.0 * df))
+    scale_cov, flat = invert_information(joint, expected)
     unit = at.fixed_inverse()
     conditional = sigma**2 * unit
     vcov = conditional
