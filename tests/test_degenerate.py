@@ -155,3 +155,29 @@ def test_wrong_things_to_compare_or_predict_are_told() -> None:
         fit.predict({"g": pl.Series([None], dtype=pl.String)})
     with pytest.raises(bg.DataError, match="row 1: 'g' = 'z' is not a level"):
         fit.predict({"g": ["a", "z"]})
+
+
+@pytest.mark.parametrize("terms", ["(1|g)", "(1|g) + (1|h)", "(x|g)"])
+def test_a_grouping_factor_that_is_a_fixed_effect_too(terms: str) -> None:
+    """REML does not depend on the variance of levels that have a coefficient each."""
+    rng = np.random.default_rng(3)
+    g = np.arange(100) % 20
+    data = pl.DataFrame(
+        {"x": rng.normal(size=100), "g": g.astype(str), "h": rng.permutation(g) % 6}
+    )
+    data = data.with_columns(
+        y=pl.Series(rng.normal(size=20)[g] + rng.normal(size=100)), f="g", h=pl.col("h").cast(str)
+    )
+    fit = bg.lmer(f"y ~ f + x + {terms}", data).fit("reml")
+    assert "sd of (Intercept) by g" in fit.outcome.redundant
+    assert said(fit, "Not identified")
+
+
+def test_crossed_factors_too_large_for_the_machine() -> None:
+    rows = np.arange(400_000)
+    rng = np.random.default_rng(1)
+    data = {"y": rng.normal(size=len(rows))}
+    data |= {name: rng.permutation(rows) // 2 for name in "abc"}  # a block of 2.3 TiB
+    with pytest.raises(bg.FitError, match="this machine has") as error:
+        bg.lmer("y ~ 1 + (1|a) + (1|b) + (1|c)", data, factors=list("abc")).fit()
+    assert "400000 random effects in all" in str(error.value)

@@ -20,7 +20,7 @@ from bayesglmm.laplace.covariance import component_values, covariance_of, transf
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.factor import inverse_blocks
 from bayesglmm.laplace.glm import fit_glm
-from bayesglmm.laplace.judge import invert_information, judge, settle
+from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, settle
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
 from bayesglmm.laplace.optimise import Optimum, bfgs, maximise
 from bayesglmm.laplace.options import ML
@@ -130,6 +130,9 @@ class _Joint:
     def __init__(self, problem: Problem, nagq: int, root: Array, u: Array) -> None:
         self.problem, self.root, self.starts = problem, root, _Starts(u)
         self.k, self.p = problem.covariance.size, problem.p
+        has_scale = int(problem.density.likelihood.family.has_scale)
+        end = self.k + self.p
+        self.order = [*range(self.k), *range(end, end + has_scale)]  # of theta and log sigma
         self.evaluate = laplace if nagq == 1 else partial(adaptive, k=nagq)
 
     def at(self, x: Array) -> Point:
@@ -171,31 +174,30 @@ def generalised_mixed(
 ) -> Estimate:
     covariance = covariance_of(design.random)
     problem = Problem(columns, design.offset, Density(likelihood), covariance)
-    k, p, has_scale = covariance.size, problem.p, likelihood.family.has_scale
+    k, p = covariance.size, problem.p
     beta, start, steps = _start(problem)
     profiled = _Profiled(problem, beta, EXACT if options.nagq == 0 else _ROUGH**2)
     if options.nagq == 0:
         best = maximise(_Guarded(profiled), start, steps, metric=profiled.information)
         x, curvature = settle(_Guarded(profiled), covariance, best, steps)
         point, beside = profiled.at(x)
-        scale_cov, flat = invert_information(-curvature)
+        scale_cov, flat = invert_information(-curvature, steps)
         vcov = np.linalg.pinv(beside.schur, hermitian=True)
     else:
-        rough, metric = _climb(profiled, start, steps)
-        point, beside = profiled.at(rough)
-        root = _inverse_root(beside.schur)
-        joint = _Joint(problem, options.nagq, root, point.value.modes.u)
-        order = [*range(k), *range(k + p, k + p + has_scale)]  # of theta and log sigma
-        scale, known = np.ones(k + p + has_scale), np.eye(k + p + has_scale)
-        scale[order] = steps
-        known[np.ix_(order, order)] = np.linalg.inv(metric)
-        first = np.concatenate([point.theta, np.linalg.solve(root, point.beta), point.log_sigma])
-        best = maximise(_Guarded(joint), first, scale, metric=lambda: known, fixed_metric=True)
+        joint, best, scale = _all_together(problem, profiled, options.nagq, start, steps)
+        if at_edge(covariance, best):
+            ones = np.concatenate([covariance.identity(), start[k:]])
+            other, end, width = _all_together(problem, profiled, options.nagq, ones, steps)
+            if better(best, end).value > best.value:
+                joint, scale = other, width
+            best = better(best, end)
+        root, order = joint.root, joint.order
         x, curvature = settle(_Guarded(joint), covariance, best, scale)
         point = joint.at(x)
         beside = border(problem, point.value.modes)
         basis = _informed(-curvature, root, k)
-        everything, flat = invert_information(basis.T @ -curvature @ basis)
+        expected = np.append(steps[:k], np.ones(basis.shape[1] - k))
+        everything, flat = invert_information(basis.T @ -curvature @ basis, expected)
         everything, flat = basis @ everything @ basis.T, flat @ basis.T
         scale_cov, flat = everything[np.ix_(order, order)], flat[:, order]
         if options.vcov == "conditional":
@@ -206,6 +208,28 @@ def generalised_mixed(
     if not np.isfinite(best.value):
         raise FitError("the likelihood is not finite at the starting values; rescale covariates")
     return _estimate(design, problem, options, point, beside, best, vcov, scale_cov, flat)
+
+
+def _all_together(
+    problem: Problem, profiled: _Profiled, nagq: int, start: Array, steps: Array
+) -> tuple[_Joint, Optimum, Array]:
+    """Search all parameters, from the top of the profiled likelihood near ``start``.
+
+    Returns
+    -------
+    The objective, the optimum, and the scale of its coordinates
+    """
+    rough, metric = _climb(profiled, start, steps)
+    point, beside = profiled.at(rough)
+    joint = _Joint(problem, nagq, _inverse_root(beside.schur), point.value.modes.u)
+    size = len(rough) + problem.p
+    scale, known = np.ones(size), np.eye(size)
+    scale[joint.order] = steps
+    known[np.ix_(joint.order, joint.order)] = np.linalg.inv(metric)
+    gamma = np.linalg.solve(joint.root, point.beta)
+    first = np.concatenate([point.theta, gamma, point.log_sigma])
+    best = maximise(_Guarded(joint), first, scale, metric=lambda: known, fixed_metric=True)
+    return joint, best, scale
 
 
 def _start(problem: Problem) -> tuple[Array, Array, Array]:

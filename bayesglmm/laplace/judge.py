@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,24 @@ from bayesglmm.laplace.outcome import Outcome
 
 _ZERO = 1e-4  # a row or a diagonal of Lambda below this is tested against exactly zero
 _BOUNDARY = 1e-4  # a standardised sd below this counts as zero
+_HIGHER = 1e-6  # a log-likelihood higher by this is another maximum
 _FLAT = 2e-6  # relative curvature below which a direction is not identified
+_LITTLE = 0.3  # root information, in units of what is expected, that normalises less than that
+
+
+def at_edge(covariance: Covariance, best: Optimum) -> bool:
+    """Whether a diagonal of Lambda vanished; theta comes first in x.
+
+    Such an end may be a local maximum: sd = 0 is a stationary point, whatever the data.
+    """
+    diagonal = [k for k, (_, row, column) in enumerate(covariance.entries) if row == column]
+    return bool(np.any(np.abs(best.x[diagonal]) < _ZERO))
+
+
+def better(first: Optimum, second: Optimum) -> Optimum:
+    """The higher of two ends of a search, with the evaluations of both."""
+    chosen = second if second.value > first.value + _HIGHER else first
+    return replace(chosen, evaluations=first.evaluations + second.evaluations)
 
 
 def settle(
@@ -46,9 +65,12 @@ def settle(
     return snapped, curvature
 
 
-def invert_information(information: Array) -> tuple[Array, Array]:
-    """Inverse information and the flat directions (rows), which the data do not inform."""
-    diagonal = np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
+def invert_information(information: Array, scale: Array) -> tuple[Array, Array]:
+    """Inverse information and the flat directions (rows), which the data do not inform.
+
+    ``scale`` is the expected standard error of each entry: one by itself may be uninformed, too.
+    """
+    diagonal = np.maximum(np.sqrt(np.abs(np.diag(information))), _LITTLE / scale)
     values, vectors = np.linalg.eigh(information / np.outer(diagonal, diagonal))
     flat = values < _FLAT * max(float(values[-1]), 1e-300)
     inverse = (vectors[:, ~flat] / values[~flat]) @ vectors[:, ~flat].T

@@ -16,7 +16,7 @@ from bayesglmm.laplace.covariance import (
 )
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.factor import inverse_blocks
-from bayesglmm.laplace.judge import invert_information, judge, settle
+from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, settle
 from bayesglmm.laplace.kenward_roger import kenward_roger
 from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.options import ML
@@ -54,6 +54,10 @@ def linear_mixed(
     )
     forward = structure.q >= _LARGE
     best = maximise(objective, start, scale, metric=objective.information, forward=forward)
+    if at_edge(covariance, best):
+        ones = covariance.identity()
+        again = maximise(objective, ones, scale, metric=objective.information, forward=forward)
+        best = better(best, again)
     theta, curvature = settle(objective, covariance, best, scale)
     value = objective(theta)[0]
     at, inverse = objective.solution, objective.inverse
@@ -61,7 +65,8 @@ def linear_mixed(
     sigma = float(np.sqrt(at.rss / df))
     moves = sensitivity(problem, at)
     joint = _joint_information(-curvature, moves.rss, sigma, df)
-    scale_cov, flat = invert_information(joint)
+    expected = np.append(scale, 1.0 / np.sqrt(2.0 * df))
+    scale_cov, flat = invert_information(joint, expected)
     unit = at.fixed_inverse()
     conditional = sigma**2 * unit
     vcov = conditional

@@ -18,6 +18,7 @@ from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.generalised import generalised_mixed
 from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.linear import linear_mixed
+from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.separation import judge_separation
@@ -64,6 +65,7 @@ def maximum_likelihood(
         # The engines see orthonormal columns, so neither units nor origins of covariates (years
         # and their squares, time stamps) cost digits; the estimate is then carried back.
         if design.random:
+            check_memory(found_structure, design)
             columns = coordinates(design, found_structure)
             fit = linear_mixed if linear else generalised_mixed
             found, R = fit(design, columns, likelihood, options), columns.R

@@ -56,7 +56,9 @@ class Comparison:
             for name in self.names:
                 cells += [row[f"{name}_{c}"] for c in _NUMBERS]
             shifts = [row[f"{name}_shift"] for name in self.names[1:]]
-            rows.append([*cells, *("" if s is None else f"{s:+.2f}" for s in shifts)])
+            rows.append(
+                [*cells, *("" if s is None else f"{round(s, 2) + 0.0:+.2f}" for s in shifts)]
+            )
         return header, rows
 
     def text(self) -> str:
