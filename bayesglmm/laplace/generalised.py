@@ -34,7 +34,7 @@ _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is 
 _LARGEST_THETA = 1e4
 _STEPS = (0.2, 0.1)  # largest expected size of a change in theta and in log sigma
 _PLATEAU = 1e-9  # relative information of a direction of beta below which there is none
-_ROUGH = 1e-3  # squared distance in standard errors at which the profiled search hands over
+_ROUGH = 1e-2  # squared distance in standard errors at which the profiled search hands over
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,26 +56,26 @@ class Point:
 
 
 class _Starts:
-    """Where the search for the modes starts: at the nearest point that is known.
+    """Where the search for the modes starts: at the effects of the nearest point that is known.
 
     Of two points opposite each other about a third, as in central differences, the second starts
     at the mirror image of the first, which is exact to second order.
     """
 
-    def __init__(self, u: Array) -> None:
-        self.best = self.last = (np.zeros(0), u)
+    def __init__(self, b: Array) -> None:
+        self.best = self.last = (np.zeros(0), b)
         self.height = -np.inf
 
     def at(self, x: Array) -> Array:
-        (centre, u), (before, v) = self.best, self.last
+        (centre, b), (before, other) = self.best, self.last
         if len(centre) != len(x):
-            return v
+            return other
         if np.abs(x + before - 2.0 * centre).max() < 1e-14:
-            return np.asarray(2.0 * u - v)
-        return u if ((x - centre) ** 2).sum() < ((x - before) ** 2).sum() else v
+            return np.asarray(2.0 * b - other)
+        return b if ((x - centre) ** 2).sum() < ((x - before) ** 2).sum() else other
 
-    def learn(self, x: Array, value: float, u: Array) -> None:
-        self.last = (x, u)
+    def learn(self, x: Array, value: float, b: Array) -> None:
+        self.last = (x, b)
         if value > self.height:
             self.best, self.height = self.last, value
 
@@ -84,15 +84,15 @@ class _Profiled:
     """The log-likelihood in (theta, log sigma), beta at its penalised mode."""
 
     def __init__(self, problem: Problem, beta: Array, exact: float) -> None:
-        self.problem, self.beta, self.u = problem, beta, problem.zeros()
+        self.problem, self.beta, self.b = problem, beta, problem.zeros()
         self.k, self.exact = problem.covariance.size, exact
 
     def at(self, x: Array) -> tuple[Point, Border]:
         theta, log_sigma = x[: self.k], x[self.k :]
         value, beta, beside = laplace_profiled(
-            self.problem, theta, self.beta, _sigma(log_sigma), self.u, self.exact
+            self.problem, theta, self.beta, _sigma(log_sigma), self.b, self.exact
         )
-        self.beta, self.u = beta, value.modes.u
+        self.beta, self.b = beta, value.modes.b
         self.last = (value, beside)
         return Point(theta, beta, log_sigma, value), beside
 
@@ -127,8 +127,8 @@ class _Profiled:
 class _Joint:
     """The log-likelihood in (theta, gamma, log sigma), with beta = root gamma."""
 
-    def __init__(self, problem: Problem, nagq: int, root: Array, u: Array) -> None:
-        self.problem, self.root, self.starts = problem, root, _Starts(u)
+    def __init__(self, problem: Problem, nagq: int, root: Array, b: Array) -> None:
+        self.problem, self.root, self.starts = problem, root, _Starts(b)
         self.k, self.p = problem.covariance.size, problem.p
         has_scale = int(problem.density.likelihood.family.has_scale)
         end = self.k + self.p
@@ -138,7 +138,7 @@ class _Joint:
     def at(self, x: Array) -> Point:
         theta, beta, log_sigma = self.split(x)
         value = self.evaluate(self.problem, theta, beta, _sigma(log_sigma), self.starts.at(x))
-        self.starts.learn(x, value.loglik, value.modes.u)
+        self.starts.learn(x, value.loglik, value.modes.b)
         return Point(theta, beta, log_sigma, value)
 
     def split(self, x: Array) -> tuple[Array, Array, Array]:
@@ -221,7 +221,7 @@ def _all_together(
     """
     rough, metric = _climb(profiled, start, steps)
     point, beside = profiled.at(rough)
-    joint = _Joint(problem, nagq, _inverse_root(beside.schur), point.value.modes.u)
+    joint = _Joint(problem, nagq, _inverse_root(beside.schur), point.value.modes.b)
     size = len(rough) + problem.p
     scale, known = np.ones(size), np.eye(size)
     scale[joint.order] = steps
@@ -236,7 +236,7 @@ def _start(problem: Problem) -> tuple[Array, Array, Array]:
     """beta of the model without random effects, (theta, log sigma) to start from, and steps."""
     density, columns = problem.density, problem.columns
     likelihood, structure = density.likelihood, columns.structure
-    glm = fit_glm(columns.X, problem.offset, likelihood)
+    glm = fit_glm(columns.X, problem.offset, likelihood, exact=_ROUGH**2)
     n, sigma, log_sigma = len(problem.offset), 1.0, np.zeros(0)
     if likelihood.family.has_scale:
         mu = likelihood.link.inverse(glm.eta)

@@ -45,8 +45,8 @@ def _start(X: Array, offset: Array, likelihood: Likelihood) -> Array:
     return np.asarray(np.linalg.lstsq(X, target, rcond=None)[0])
 
 
-def fit_glm(X: Array, offset: Array, likelihood: Likelihood) -> GLMSolution:
-    """Fit by Fisher scoring.
+def fit_glm(X: Array, offset: Array, likelihood: Likelihood, exact: float = 1e-18) -> GLMSolution:
+    """Fit by Fisher scoring, until the relative decrement is ``exact``.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood) -> GLMSolution:
         score, information = X.T @ l[1], X.T @ (X * w[:, None])
         step = np.linalg.lstsq(information, score, rcond=None)[0]
         decrement = float(score @ step)
-        if decrement < 1e-18 * (1.0 + abs(value)):
+        if decrement < exact * (1.0 + abs(value)):
             break
         size = 1.0
         while size > 1e-10:

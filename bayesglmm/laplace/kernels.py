@@ -146,6 +146,25 @@ def scale_effects(s, lam, U, B):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def unscale_effects(s, lam, b, u):
+    """u with Lambda u = b for b (effects, 1), zero where Lambda has lost a column."""
+    terms = s[0]
+    at = _lambda_starts(terms)
+    for f in range(len(terms)):
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        largest = 0.0
+        for v in range(at[f], at[f + 1]):
+            largest = max(largest, abs(lam[v]))
+        for j in range(J):
+            for a in range(K):
+                value = b[first + j * K + a, 0]
+                for c in range(a):
+                    value -= lam[at[f] + a * K + c] * u[first + j * K + c, 0]
+                pivot = lam[at[f] + a * K + a]
+                u[first + j * K + a, 0] = value / pivot if abs(pivot) > 1e-3 * largest else 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def scale_sums(s, lam, R, out):
     """out = Lambda' R, level by level, for R (effects, m)."""
     terms = s[0]

@@ -17,7 +17,7 @@ from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import Covariance
 from bayesglmm.laplace.factor import Factor, factorize, solve
 from bayesglmm.laplace.standardise import Coordinates
-from bayesglmm.laplace.structure import Array
+from bayesglmm.laplace.structure import Array, Structure
 
 _MAX_STEPS = 100
 # Squared Newton decrement at which the modes are exact to about 1e-10 of their sd.
@@ -123,7 +123,8 @@ def conditional_modes(
     lam
         Lambda_f as the kernels take them.
     start
-        (effects, 1) starting values, replaced by zeros where they are worse.
+        (effects, 1) starting values of b = Lambda u, which moves less than u when Lambda does;
+        replaced by zeros where they are worse.
     sigma
         Scale of the family, 1 where it has none.
 
@@ -150,7 +151,7 @@ def _chain_newton(
         return None
     n = len(problem.offset)
     fixed = problem.columns.X @ beta + problem.offset
-    u = np.array(start)
+    u = _spherical(structure, lam, start)
     b, eta, l, score = np.empty_like(u), np.empty(n), np.empty((4, n)), np.empty_like(u)
     W, H = np.empty(structure.values), np.empty(structure.values)
     s, Z = structure.arrays, problem.columns.Z
@@ -163,6 +164,12 @@ def _chain_newton(
     f += problem.density.constant(sigma)
     factor = Factor(structure, lam, H, np.empty((0, 0)), logdet)
     return Modes(u, b, eta, f, l, score, W, factor, status == 0)
+
+
+def _spherical(structure: Structure, lam: Array, b: Array) -> Array:
+    u = np.empty_like(b)
+    kernels.unscale_effects(structure.arrays, lam, b, u)
+    return u
 
 
 def joint_modes(
@@ -224,7 +231,7 @@ def _newton(
         kernels.cross_products(s, Z, w, W)
         return W, factorize(structure, W, lam)
 
-    u, fixed = start, X @ beta + problem.offset
+    u, fixed = _spherical(structure, lam, start), X @ beta + problem.offset
     b, eta, l, f = evaluate(u, fixed)
     if not np.isfinite(f):
         u = np.zeros_like(start)

@@ -197,7 +197,7 @@ def _generalised(problem: Problem, nagq: int) -> Objective:
                 at = adaptive(problem, x[:k], x[first:], sigma, warm, nagq)
         except (np.linalg.LinAlgError, FloatingPointError):
             return -np.inf, np.zeros_like(x)
-        warm = at.modes.u
+        warm = at.modes.b
         scale = [np.array([at.log_sigma])] if has_scale else []
         gradient = np.concatenate([at.theta, *scale, at.beta])
         if not (np.isfinite(at.loglik) and np.all(np.isfinite(gradient))):
