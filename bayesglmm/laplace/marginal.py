@@ -68,6 +68,13 @@ def laplace_profiled(
 
 
 def _laplace_at(problem: Problem, modes: Modes, sigma: float, beside: tuple[Border, ...]) -> Value:
+    value, structure = modes.f - 0.5 * modes.factor.logdet, problem.columns.structure
+    if not (structure.q or beside or problem.density.likelihood.family.has_scale):
+        in_lambda, through = np.empty_like(modes.factor.lam), np.empty_like(modes.eta)
+        where = (structure.arrays, modes.factor.lam, problem.columns.Z, modes.factor.H, modes.W)
+        kernels.chain_laplace(*where, modes.u, modes.score, modes.l, through, in_lambda)
+        theta = problem.covariance.collect(structure.unpack(in_lambda))
+        return Value(value, theta, problem.columns.X.T @ through, 0.0, modes)
     direct = np.zeros_like(modes.factor.lam)
     kernels.outer_sums(problem.columns.structure.arrays, modes.score, modes.u, direct)
     slopes = total_slopes(
@@ -85,7 +92,6 @@ def _laplace_at(problem: Problem, modes: Modes, sigma: float, beside: tuple[Bord
     if likelihood.family.has_scale:
         explicit = likelihood.scale_derivatives(modes.eta, sigma)[0]
         log_sigma = slopes.log_sigma + float(np.sum(explicit))
-    value = modes.f - 0.5 * modes.factor.logdet
     return Value(value, slopes.theta, slopes.beta, log_sigma, modes)
 
 
