@@ -8,10 +8,10 @@ gradient is exact: it follows the nodes as they move with the parameters.
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import product
 
 import numpy as np
-from scipy.special import logsumexp
 
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.factor import diagonal_blocks
@@ -20,6 +20,7 @@ from bayesglmm.laplace.pirls import Problem, conditional_modes
 from bayesglmm.laplace.structure import Array
 
 
+@cache
 def nodes_and_log_weights(k: int, dimension: int) -> tuple[Array, Array]:
     """Nodes x (N, K) and log weights (N,), N = k^K.
 
@@ -29,7 +30,10 @@ def nodes_and_log_weights(k: int, dimension: int) -> tuple[Array, Array]:
     x, w = np.polynomial.hermite_e.hermegauss(k)
     log_weight = np.log(w) - 0.5 * np.log(2.0 * np.pi) + 0.5 * x * x
     places = np.array(list(product(range(k), repeat=dimension)))
-    return x[places], log_weight[places].sum(axis=1)
+    out = x[places], log_weight[places].sum(axis=1)
+    for array in out:
+        array.setflags(write=False)
+    return out
 
 
 def adaptive(
@@ -70,8 +74,11 @@ def adaptive(
                 explicit = density.likelihood.scale_derivatives(eta, sigma)[0]
                 scale_slopes[:, q] = np.bincount(index, explicit, J)
     log_terms += log_weight - 0.5 * np.einsum("jqa,jqa->jq", points, points)
-    level = logsumexp(log_terms, axis=1)
-    share = np.exp(log_terms - level[:, None])  # (J, N), rows sum to one
+    peak = log_terms.max(axis=1)
+    share = np.exp(log_terms - peak[:, None])
+    total = share.sum(axis=1)
+    level = peak + np.log(total)
+    share /= total[:, None]  # (J, N), rows sum to one
     value = float(np.sum(level)) - 0.5 * modes.factor.logdet + density.constant(sigma)
 
     sums, scaled = np.empty((J * K, N)), np.empty((J * K, N))
