@@ -527,6 +527,15 @@ def test_models_can_be_pickled() -> None:
     assert again.fit().loglik == model.fit().loglik
 
 
+def test_fits_can_be_pickled() -> None:
+    sleep = bg.load_dataset("sleepstudy")
+    fit = bg.lmer("Reaction ~ Days + (Days|Subject)", sleep).fit()
+    again = pickle.loads(pickle.dumps(fit))
+    assert again.params.equals(fit.params) and again.ranef.equals(fit.ranef)
+    assert again.predict(sleep[:9]).equals(fit.predict(sleep[:9]))
+    assert again.refit(sleep["Reaction"]).loglik == pytest.approx(fit.loglik, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", [*FAMILIES, *LINKS])
 def test_families_and_links_are_pickled_by_name(name: str) -> None:
     record = FAMILIES[name] if name in FAMILIES else LINKS[name]
