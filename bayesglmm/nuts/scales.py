@@ -1,0 +1,221 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""The covariance parameters as the samplers see them: unconstrained, with prior and Jacobian.
+
+For each random-effects term t holds the K log sds and, where the columns are correlated,
+atanh of the K (K - 1) / 2 canonical partial correlations, row by row; last, log sigma where the
+family has a scale. Under LKJ(eta) the partial correlations are independent,
+
+    (1 + z_rc) / 2 ~ Beta(a, a),     a = eta + (K - c - 2) / 2     (c from 0),
+
+Lewandowski, Kurowicka & Joe 2009, doi:10.1016/j.jmva.2009.04.008. A term's factor is the lower
+Cholesky factor of the covariance of its effects, ``diag(sd) chol(correlations)``, on the link
+scale (not relative to sigma).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+from scipy.special import betaln
+
+from bayesglmm.priors.compiled import compiled_priors, log_prior
+
+if TYPE_CHECKING:
+    from bayesglmm.model import Model
+
+Array = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """Layout and priors of t.
+
+    Attributes
+    ----------
+    terms
+        (F, 4): number of columns K, 1 where they are correlated, where the term begins in t,
+        where its (K, K) factor begins among the factors.
+    codes, parameters
+        (s,) and (s, 3) compiled priors of all sds, term by term, and of sigma.
+    etas
+        (F,) LKJ parameters.
+    constant
+        Sum of the log normalising constants.
+    has_scale
+        Whether the last element of t is log sigma.
+    size, factors
+        Lengths of t and of the concatenated factors.
+    """
+
+    terms: Integers
+    codes: Integers
+    parameters: Array
+    etas: Array
+    constant: float
+    has_scale: bool
+    size: int
+    factors: int
+
+    @property
+    def arrays(self) -> tuple[Integers, Integers, Array, Array, bool]:
+        """What the kernels read."""
+        return self.terms, self.codes, self.parameters, self.etas, self.has_scale
+
+    def pack(self, factors: Sequence[Array], sigma: float) -> Array:
+        """The t of given (K, K) lower factors and residual sd."""
+        t = np.empty(self.size)
+        for (K, correlated, at, _), factor in zip(self.terms, factors, strict=True):
+            sd = np.sqrt(np.sum(factor**2, axis=1))
+            t[at : at + K] = np.log(sd)
+            if not correlated:
+                continue
+            unit = factor / sd[:, None]
+            k = at + K
+            for r in range(1, K):
+                left = 1.0
+                for c in range(r):
+                    z = unit[r, c] / math.sqrt(left)
+                    t[k] = math.atanh(min(max(z, -1.0 + 1e-12), 1.0 - 1e-12))
+                    left = max(left - unit[r, c] ** 2, 1e-300)
+                    k += 1
+        if self.has_scale:
+            t[-1] = math.log(sigma)
+        return t
+
+    def unpack(self, t: Array) -> tuple[tuple[Array, ...], Array]:
+        """(m, K_f, K_f) factors of every term and (m,) sigmas (1 without one), t (m, size)."""
+        flat = unpack_all(np.ascontiguousarray(t), self.terms, self.factors)
+        factors = tuple(flat[:, at : at + K * K].reshape(-1, K, K) for K, _, _, at in self.terms)
+        return factors, np.exp(t[:, -1]) if self.has_scale else np.ones(len(t))
+
+
+def scales_of(model: Model) -> Scales | None:
+    """The scales of a model; None where a prior has no compiled form."""
+    priors = model.priors
+    found = compiled_priors([prior for sds in priors.sds for prior in sds] + list(priors.sigma))
+    if found is None:
+        return None
+    codes, parameters, constant = found
+    rows, at, place = [], 0, 0
+    for term, lkj in zip(model.design.random, priors.correlations, strict=True):
+        K = len(term.columns)
+        correlated = term.correlated and K > 1
+        rows.append((K, int(correlated), at, place))
+        at += K
+        place += K * K
+        if correlated:
+            at += K * (K - 1) // 2
+            for c in range(K - 1):
+                a = lkj.eta + 0.5 * (K - c - 2)
+                constant -= (K - 1 - c) * float(betaln(a, a) + (2.0 * a - 1.0) * math.log(2.0))
+    return Scales(
+        np.array(rows, dtype=np.int64).reshape(-1, 4),
+        codes,
+        parameters,
+        np.array([lkj.eta for lkj in priors.correlations]),
+        constant,
+        bool(priors.sigma),
+        at + len(priors.sigma),
+        place,
+    )
+
+
+@njit(cache=True, nogil=True)
+def unpack(t, terms, factors):
+    """Fill the concatenated factors (row by row) from t."""
+    for f in range(len(terms)):
+        K, correlated, at, place = terms[f]
+        k = at + K
+        for r in range(K):
+            sd = math.exp(t[at + r])
+            left = 1.0
+            for c in range(r):
+                factors[place + r * K + c] = 0.0
+                if correlated:
+                    z = math.tanh(t[k])
+                    factors[place + r * K + c] = sd * z * math.sqrt(left)
+                    left *= (1.0 - z) * (1.0 + z)
+                    k += 1
+            factors[place + r * K + r] = sd * math.sqrt(left)
+            for c in range(r + 1, K):
+                factors[place + r * K + c] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def unpack_all(t, terms, size):
+    """The same for every row of t (m, size of t)."""
+    out = np.zeros((len(t), size))
+    for i in range(len(t)):
+        unpack(t[i], terms, out[i])
+    return out
+
+
+@njit(cache=True, nogil=True)
+def pull_back(t, terms, factors, slopes, gradient):
+    """Add to ``gradient`` the derivative in t, given ``slopes``, that in the factors."""
+    for f in range(len(terms)):
+        K, correlated, at, place = terms[f]
+        k = at + K
+        for r in range(K):
+            row = place + r * K
+            sd = math.exp(t[at + r])
+            for c in range(r + 1):
+                gradient[at + r] += slopes[row + c] * factors[row + c]
+            if not correlated:
+                continue
+            # Backwards along the row: left_c = prod over c' < c of (1 - z^2).
+            root = factors[row + r] / sd  # sqrt of what is left at the end
+            slope_left = 0.5 * sd * slopes[row + r] / max(root, 1e-150)
+            left = root * root
+            for c in range(r - 1, -1, -1):
+                z = math.tanh(t[k + c])
+                open_ = (1.0 - z) * (1.0 + z)
+                left = left / max(open_, 1e-300)
+                root = math.sqrt(left)
+                slope = sd * slopes[row + c]
+                gradient[k + c] += (slope * root - 2.0 * z * left * slope_left) * open_
+                slope_left = slope_left * open_ + 0.5 * slope * z / max(root, 1e-150)
+            k += r
+
+
+@njit(cache=True, nogil=True)
+def log_prior_scales(t, terms, codes, parameters, etas, has_scale, gradient):
+    """Log prior of t, Jacobian included, without its constant; adds its gradient."""
+    total = 0.0
+    s = 0
+    for f in range(len(terms)):
+        K, correlated, at, _ = terms[f]
+        for r in range(K):
+            sd = math.exp(t[at + r])
+            value, slope = log_prior(
+                codes[s], parameters[s, 0], parameters[s, 1], parameters[s, 2], sd
+            )
+            total += value + t[at + r]
+            gradient[at + r] += slope * sd + 1.0
+            s += 1
+        if not correlated:
+            continue
+        k = at + K
+        for r in range(1, K):
+            for c in range(r):
+                a = etas[f] + 0.5 * (K - c - 2)
+                y = abs(t[k])  # log(1 - tanh(y)^2), without cancellation
+                total += a * 2.0 * (math.log(2.0) - y - math.log1p(math.exp(-2.0 * y)))
+                gradient[k] -= 2.0 * a * math.tanh(t[k])
+                k += 1
+    if has_scale:
+        last = len(t) - 1
+        sigma = math.exp(t[last])
+        value, slope = log_prior(
+            codes[s], parameters[s, 0], parameters[s, 1], parameters[s, 2], sigma
+        )
+        total += value + t[last]
+        gradient[last] += slope * sigma + 1.0
+    return total

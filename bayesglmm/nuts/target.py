@@ -1,0 +1,35 @@
+"""What the sampler samples: a log-density in good coordinates, and what its points mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A log-density on R^size, nearly standard normal.
+
+    Attributes
+    ----------
+    size
+        Number of coordinates.
+    log_density
+        (x, gradient) -> value: x (size,) is read, gradient (size,) filled. Compiled; releases
+        the GIL.
+    expand
+        (x (m, size), seed) -> named variables, each (m, ...). The seed is for targets that
+        integrate some of them out and draw them afterwards.
+    kind
+        How the coordinates came about, in words for the user.
+    """
+
+    size: int
+    log_density: Callable[[Array, Array], float]
+    expand: Callable[[Array, int], dict[str, Array]]
+    kind: str
