@@ -15,7 +15,6 @@ from bayesglmm.laplace.covariance import (
     transformed,
 )
 from bayesglmm.laplace.estimate import Estimate
-from bayesglmm.laplace.factor import inverse_blocks
 from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, settle
 from bayesglmm.laplace.kenward_roger import kenward_roger
 from bayesglmm.laplace.optimise import maximise
@@ -25,7 +24,6 @@ from bayesglmm.laplace.pls import (
     deviance_at,
     linear_problem,
     penalised_least_squares,
-    remainder,
     sensitivity,
 )
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
@@ -60,7 +58,7 @@ def linear_mixed(
         best = better(best, again)
     theta, curvature = settle(objective, covariance, best, scale)
     value = objective(theta)[0]
-    at, inverse = objective.solution, objective.inverse
+    at = objective.solution
     df = design.n - design.p if options.reml else design.n
     sigma = float(np.sqrt(at.rss / df))
     moves = sensitivity(problem, at)
@@ -92,7 +90,7 @@ def linear_mixed(
         component_values=np.append(component_values(covariance, raw, sigma), sigma),
         component_cov=component_cov,
         modes=tuple(v @ T.T for v, T in zip(structure.split(b[:, 0]), transforms, strict=True)),
-        mode_cov=mode_covariance(at.factor, inverse, transforms, sigma),
+        mode_cov=mode_covariance(at.factor, at.inverse, transforms, sigma),
         factor=at.factor,
         transforms=transforms,
         relative_to=sigma,
@@ -119,10 +117,9 @@ class _Objective:
     def __call__(self, theta: Array) -> tuple[float, Array]:
         try:
             self.solution = penalised_least_squares(self.problem, theta)
-            self.inverse = inverse_blocks(self.solution.factor)
         except np.linalg.LinAlgError:
             return -np.inf, np.zeros_like(theta)
-        value, gradient = deviance_at(self.problem, self.solution, self.inverse, self.reml)
+        value, gradient = deviance_at(self.problem, self.solution, self.reml)
         return -0.5 * value, -0.5 * gradient
 
     def information(self) -> Array:
@@ -134,7 +131,7 @@ class _Objective:
             problem.W,
             at.factor,
             at.u,
-            remainder(problem, at),
+            at.left,
             np.array(problem.zx[:, : problem.p]),
             at.ux,
             at.fixed @ at.fixed.T,

@@ -12,9 +12,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bayesglmm.laplace import kernels
+from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.factor import covariance_blocks, inverse_blocks, solve
-from bayesglmm.laplace.pirls import EXACT, Border, Modes, Problem, conditional_modes, joint_modes
+from bayesglmm.laplace.pirls import (
+    EXACT,
+    FAR,
+    MAX_STEPS,
+    NO_BORDER,
+    Border,
+    Modes,
+    Problem,
+    conditional_modes,
+    joint_modes,
+    modes_of,
+    workspace,
+)
 from bayesglmm.laplace.structure import Array
 
 
@@ -40,6 +52,9 @@ def laplace(problem: Problem, theta: Array, beta: Array, sigma: float, start: Ar
     numpy.linalg.LinAlgError
         If the information at the modes is not positive definite.
     """
+    found = _in_one_call(problem, theta, beta, sigma, start, EXACT, joint=False)
+    if found is not None:
+        return found[0]
     lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
     modes = conditional_modes(problem, beta, lam, start, sigma)
     return _laplace_at(problem, modes, sigma, ())
@@ -62,19 +77,66 @@ def laplace_profiled(
     -------
     Value, (p,) beta, Border
     """
+    found = _in_one_call(problem, theta, beta, sigma, start, exact, joint=True)
+    if found is not None:
+        return found
     lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
     modes, beta, beside = joint_modes(problem, beta, lam, start, sigma, exact)
     return _laplace_at(problem, modes, sigma, (beside,)), beta, beside
 
 
+def _in_one_call(
+    problem: Problem,
+    theta: Array,
+    beta: Array,
+    sigma: float,
+    start: Array,
+    exact: float,
+    *,
+    joint: bool,
+) -> tuple[Value, Array, Border] | None:
+    """The same by `chain.laplace`; None where that does not apply."""
+    if not problem.in_one_call or problem.density.likelihood.family.has_scale:
+        return None
+    columns, structure, p = problem.columns, problem.columns.structure, problem.p
+    lam, u, at = (
+        np.empty(structure.lambda_size),
+        np.empty((structure.effects, 1)),
+        workspace(problem),
+    )
+    beside, beta = NO_BORDER, beta.copy()
+    if joint:
+        shape = (structure.effects, p)
+        beside = (np.empty(shape), np.empty(shape), np.empty((p, p)))
+    by_theta, by_beta = np.empty(len(theta)), np.empty(p)
+    status, f, logdet = chain.laplace(
+        structure.arrays,
+        problem.places,
+        columns.Z,
+        columns.X,
+        problem.offset,
+        problem.density.compiled,
+        sigma,
+        (exact, FAR, MAX_STEPS),
+        joint,
+        theta,
+        beta,
+        start,
+        lam,
+        u,
+        at,
+        beside,
+        by_theta,
+        by_beta,
+    )
+    if status >= 2:
+        return None
+    modes = modes_of(problem, lam, u, at, sigma, status, f, logdet)
+    return Value(modes.f - 0.5 * logdet, by_theta, by_beta, 0.0, modes), beta, Border(*beside)
+
+
 def _laplace_at(problem: Problem, modes: Modes, sigma: float, beside: tuple[Border, ...]) -> Value:
-    value, structure = modes.f - 0.5 * modes.factor.logdet, problem.columns.structure
-    if not (structure.q or beside or problem.density.likelihood.family.has_scale):
-        in_lambda, through = np.empty_like(modes.factor.lam), np.empty_like(modes.eta)
-        where = (structure.arrays, modes.factor.lam, problem.columns.Z, modes.factor.H, modes.W)
-        kernels.chain_laplace(*where, modes.u, modes.score, modes.l, through, in_lambda)
-        theta = problem.covariance.collect(structure.unpack(in_lambda))
-        return Value(value, theta, problem.columns.X.T @ through, 0.0, modes)
+    value = modes.f - 0.5 * modes.factor.logdet
     direct = np.zeros_like(modes.factor.lam)
     kernels.outer_sums(problem.columns.structure.arrays, modes.score, modes.u, direct)
     slopes = total_slopes(
@@ -134,9 +196,9 @@ def total_slopes(
     s, slopes = structure.arrays, np.empty_like(lam)
     spread, through, moved = np.empty_like(rows), np.empty_like(rows), np.empty_like(rows)
     if not structure.q and not beside:
-        where = (s, lam, Z, modes.factor.H, modes.W, modes.u, modes.score, l)
-        made = (spread, through, moved, slopes)
-        kernels.chain_slopes(*where, information_bar, modes_bar, *made)
+        at = (modes.b, modes.eta, l, modes.score, modes.W, modes.factor.H)
+        bars, made = (information_bar, modes_bar), (spread, through, moved, slopes)
+        chain.slopes(s, lam, Z, problem.columns.X, at, modes.u, *bars, False, NO_BORDER, *made)
     else:
         # spread is m' (information_bar) m: H moves with eta at the mode.
         kernels.quadratic_form(s, Z, covariance_blocks(modes.factor, information_bar), spread)
@@ -164,7 +226,7 @@ def total_slopes(
         _, s1, s2 = problem.density.likelihood.scale_derivatives(modes.eta, sigma)
         log_sigma = float(np.sum(moved * s1 - spread * s2))
     return Slopes(
-        problem.covariance.collect(structure.unpack(slopes)),
+        slopes[problem.places],
         problem.columns.X.T @ (rows + through),
         log_sigma,
     )

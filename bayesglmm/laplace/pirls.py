@@ -7,22 +7,22 @@ Every step is halved until f grows, so the iteration cannot diverge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.linalg.lapack import dposv
 
 from bayesglmm.families.compiled import Density
-from bayesglmm.laplace import kernels
+from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.covariance import Covariance
 from bayesglmm.laplace.factor import Factor, factorize, solve
 from bayesglmm.laplace.standardise import Coordinates
-from bayesglmm.laplace.structure import Array, Structure
+from bayesglmm.laplace.structure import Array, Structure, Whole
 
-_MAX_STEPS = 100
+MAX_STEPS = 100
 # Squared Newton decrement at which the modes are exact to about 1e-10 of their sd.
 EXACT = 1e-20
-_FAR = 1.0  # squared decrement of a start that may be worse than none
+FAR = 1.0  # squared decrement of a start that may be worse than none
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,29 @@ class Problem:
         Log-density of the response.
     covariance
         The map from theta to Lambda.
+    places
+        Positions of theta among the Lambdas as the kernels take them.
     """
 
     columns: Coordinates
     offset: Array
     density: Density
     covariance: Covariance
+    places: Whole = field(init=False)
+
+    def __post_init__(self) -> None:
+        places = self.columns.structure.places(self.covariance.entries)
+        object.__setattr__(self, "places", places)
 
     @property
     def p(self) -> int:
         """Number of fixed effects."""
         return int(self.columns.X.shape[1])
+
+    @property
+    def in_one_call(self) -> bool:
+        """Whether `chain.py` applies: no trailing block, and a family that is compiled."""
+        return not self.columns.structure.q and self.density.compiled is not None
 
     def zeros(self) -> Array:
         """(effects, 1) a start for the modes."""
@@ -146,23 +158,62 @@ def _chain_newton(
 
     None where it does not apply, weights that are not positive included.
     """
-    structure, model = problem.columns.structure, problem.density.compiled
-    if structure.q or model is None:
+    if not problem.in_one_call:
         return None
-    n = len(problem.offset)
-    fixed = problem.columns.X @ beta + problem.offset
-    u = _spherical(structure, lam, start)
-    b, eta, l, score = np.empty_like(u), np.empty(n), np.empty((4, n)), np.empty_like(u)
-    W, H = np.empty(structure.values), np.empty(structure.values)
-    s, Z = structure.arrays, problem.columns.Z
-    limits = (EXACT, _FAR, _MAX_STEPS)
-    status, f, logdet = kernels.chain_modes(
-        s, lam, Z, fixed, model, sigma, *limits, u, b, eta, l, score, W, H
+    structure, columns = problem.columns.structure, problem.columns
+    u, at = _spherical(structure, lam, start), workspace(problem)
+    status, f, logdet = chain.modes(
+        structure.arrays,
+        lam,
+        columns.Z,
+        columns.X,
+        problem.offset,
+        problem.density.compiled,
+        sigma,
+        (EXACT, FAR, MAX_STEPS),
+        False,
+        beta,
+        NO_BORDER,
+        u,
+        at,
     )
     if status >= 2:
         return None
+    return modes_of(problem, lam, u, at, sigma, status, f, logdet)
+
+
+Work = tuple[Array, Array, Array, Array, Array, Array]
+NO_BORDER = (np.empty((0, 0)), np.empty((0, 0)), np.empty((0, 0)))
+
+
+def workspace(problem: Problem) -> Work:
+    """What `chain.modes` fills: b, eta, l, score, W, H."""
+    structure, n = problem.columns.structure, len(problem.offset)
+    effects, values = structure.effects, structure.values
+    return (
+        np.empty((effects, 1)),
+        np.empty(n),
+        np.empty((4, n)),
+        np.empty((effects, 1)),
+        np.empty(values),
+        np.empty(values),
+    )
+
+
+def modes_of(
+    problem: Problem,
+    lam: Array,
+    u: Array,
+    at: Work,
+    sigma: float,
+    status: int,
+    f: float,
+    logdet: float,
+) -> Modes:
+    """The record of what `chain.modes` found."""
+    b, eta, l, score, W, H = at
     f += problem.density.constant(sigma)
-    factor = Factor(structure, lam, H, np.empty((0, 0)), logdet)
+    factor = Factor(problem.columns.structure, lam, H, np.empty((0, 0)), logdet)
     return Modes(u, b, eta, f, l, score, W, factor, status == 0)
 
 
@@ -237,7 +288,7 @@ def _newton(
         u = np.zeros_like(start)
         b, eta, l, f = evaluate(u, fixed)
     converged = False
-    for k in range(_MAX_STEPS):
+    for k in range(MAX_STEPS):
         w = -l[2]
         positive = float(w.min()) > 0.0
         if not positive:
@@ -258,7 +309,7 @@ def _newton(
         if decrement < exact * (1.0 + abs(f) * 1e-8):
             converged = True
             break
-        if k == 0 and decrement > _FAR and u.any():
+        if k == 0 and decrement > FAR and u.any():
             zero = np.zeros_like(u)
             other = evaluate(zero, fixed)
             if other[3] > f:

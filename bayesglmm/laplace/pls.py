@@ -7,16 +7,16 @@ evaluation does not grow with n.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from bayesglmm.laplace import kernels
+from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.covariance import Covariance
 from bayesglmm.laplace.factor import Factor, factorize, inverse_blocks, solve
 from bayesglmm.laplace.standardise import Coordinates
-from bayesglmm.laplace.structure import Array, Structure
+from bayesglmm.laplace.structure import Array, Structure, Whole
 
 _ROWS_PER_CHUNK = 65536
 
@@ -42,6 +42,8 @@ class LinearProblem:
         Number of rows.
     log_weights
         Sum of log w.
+    places
+        Positions of theta among the Lambdas as the kernels take them.
     """
 
     structure: Structure
@@ -52,6 +54,10 @@ class LinearProblem:
     ols: Array
     n: int
     log_weights: float
+    places: Whole = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", self.structure.places(self.covariance.entries))
 
     @property
     def p(self) -> int:
@@ -69,10 +75,14 @@ class Solution:
         Minimisers; u (effects, 1) spherical.
     rss
         Minimum of |y - X beta - M u|^2 + |u|^2, weighted.
-    factor, fixed
-        H, and the lower Cholesky factor of X'WX - X'WM H^-1 M'WX.
+    factor, inverse
+        H, and H^-1 at the pairs of levels that meet, in flat blocks.
+    fixed
+        Lower Cholesky factor of X'WX - X'WM H^-1 M'WX.
     ux
         (effects, p) H^-1 M'WX.
+    left
+        (effects, 1) Z'W (y - X beta - M u).
     logdet_fixed
         log det of ``fixed``.
     """
@@ -81,8 +91,10 @@ class Solution:
     u: Array
     rss: float
     factor: Factor
+    inverse: Array
     fixed: Array
     ux: Array
+    left: Array
     logdet_fixed: float
 
     def fixed_inverse(self) -> Array:
@@ -116,7 +128,15 @@ def linear_problem(at: Coordinates, y: Array, w: Array, covariance: Covariance) 
 
 
 def penalised_least_squares(problem: LinearProblem, theta: Array) -> Solution:
-    """Solve for (beta, u) at theta."""
+    """Solve for (beta, u) at theta.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If the information is not positive definite.
+    """
+    if not problem.structure.q:
+        return _in_one_call(problem, theta)
     structure, p = problem.structure, problem.p
     lam = structure.pack(problem.covariance.lambdas(theta))
     factor = factorize(structure, problem.W, lam)
@@ -128,14 +148,46 @@ def penalised_least_squares(problem: LinearProblem, theta: Array) -> Solution:
     if p:
         fixed, info = dpotrf(schur[:p, :p], lower=1)
         if info:
-            raise np.linalg.LinAlgError("the information of the fixed effects is singular")
+            raise np.linalg.LinAlgError(_SINGULAR)
         delta = dpotrs(fixed, schur[:p, p], lower=1)[0]
     rss = float(schur[p, p] - schur[:p, p] @ delta)
     u = (solved[:, p] - solved[:, :p] @ delta)[:, None]
     logdet_fixed = 2.0 * float(np.log(fixed.diagonal()).sum())
-    return Solution(
-        problem.ols + delta, u, rss, factor, fixed, np.array(solved[:, :p]), logdet_fixed
+    beta, ux = problem.ols + delta, np.array(solved[:, :p])
+    left = _remainder(problem, lam, delta, u)
+    return Solution(beta, u, rss, factor, inverse_blocks(factor), fixed, ux, left, logdet_fixed)
+
+
+_SINGULAR = "the information of the fixed effects is singular"
+
+
+def _in_one_call(problem: LinearProblem, theta: Array) -> Solution:
+    """The same where there is no trailing block."""
+    structure, p = problem.structure, problem.p
+    effects, values = structure.effects, structure.values
+    lam, u, left = np.empty(structure.lambda_size), np.empty((effects, 1)), np.empty((effects, 1))
+    H, inverse, ux = np.empty(values), np.empty(values), np.empty((effects, p))
+    fixed, delta = np.empty((p, p)), np.empty(p)
+    status, rss, logdet, logdet_fixed = chain.least_squares(
+        structure.arrays,
+        problem.places,
+        problem.W,
+        problem.zx,
+        problem.xx,
+        theta,
+        lam,
+        u,
+        H,
+        inverse,
+        ux,
+        fixed,
+        delta,
+        left,
     )
+    if status:
+        raise np.linalg.LinAlgError(_SINGULAR)
+    factor = Factor(structure, lam, H, np.empty((0, 0)), logdet)
+    return Solution(problem.ols + delta, u, rss, factor, inverse, fixed, ux, left, logdet_fixed)
 
 
 def deviance(
@@ -145,17 +197,13 @@ def deviance(
 
     beta is profiled out, and so is sigma unless it is given.
     """
-    at = penalised_least_squares(problem, theta)
-    return deviance_at(problem, at, inverse_blocks(at.factor), reml, sigma)
+    return deviance_at(problem, penalised_least_squares(problem, theta), reml, sigma)
 
 
 def deviance_at(
-    problem: LinearProblem, at: Solution, inverse: Array, reml: bool, sigma: float | None = None
+    problem: LinearProblem, at: Solution, reml: bool, sigma: float | None = None
 ) -> tuple[float, Array]:
-    """The same where the least-squares problem is solved already.
-
-    ``inverse`` holds H^-1 in flat blocks.
-    """
+    """The same where the least-squares problem is solved already."""
     df = problem.n - problem.p if reml else problem.n
     variance = at.rss / df if sigma is None else sigma**2
     value = (
@@ -167,19 +215,19 @@ def deviance_at(
     structure, p, lam = problem.structure, problem.p, at.factor.lam
     s = structure.arrays
     slopes = np.empty_like(lam)
-    kernels.logdet_slopes(s, lam, problem.W, inverse, slopes)
-    kernels.outer_sums(s, remainder(problem, at) / -variance, at.u, slopes)
+    kernels.logdet_slopes(s, lam, problem.W, at.inverse, slopes)
+    kernels.outer_sums(s, at.left / -variance, at.u, slopes)
     if reml:
         value += at.logdet_fixed
         left = _left(problem, lam, np.array(problem.zx[:, :p]), at.ux)
         kernels.outer_sums(s, left @ -at.fixed_inverse(), at.ux, slopes)
-    return float(value), problem.covariance.collect(structure.unpack(2.0 * slopes))
+    return float(value), 2.0 * slopes[problem.places]
 
 
-def remainder(problem: LinearProblem, at: Solution) -> Array:
+def _remainder(problem: LinearProblem, lam: Array, delta: Array, u: Array) -> Array:
     """(effects, 1) Z'W (y - X beta - M u)."""
-    own = np.append(problem.ols - at.beta, 1.0)[:, None]  # [X r] times this is y - X beta
-    return _left(problem, at.factor.lam, problem.zx @ own, at.u)
+    own = np.append(-delta, 1.0)[:, None]  # [X r] times this is y - X beta
+    return _left(problem, lam, problem.zx @ own, u)
 
 
 def _left(problem: LinearProblem, lam: Array, sums: Array, u: Array) -> Array:

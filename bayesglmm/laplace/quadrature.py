@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from bayesglmm.laplace import kernels
+from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.factor import diagonal_blocks
 from bayesglmm.laplace.marginal import Value, total_slopes
 from bayesglmm.laplace.pirls import Problem, conditional_modes
@@ -62,7 +62,7 @@ def adaptive(
     index, has_scale = structure.slots[0], density.likelihood.family.has_scale
     log_terms, row_slopes, scale_slopes = np.empty((J, N)), np.empty((n, N)), np.zeros((J, N))
     if density.compiled is not None and not has_scale:
-        kernels.node_rows(s, lam, Z, fixed, density.compiled, sigma, points, log_terms, row_slopes)
+        chain.node_rows(s, lam, Z, fixed, density.compiled, sigma, points, log_terms, row_slopes)
     else:
         b, eta, out = np.empty((J * K, 1)), np.empty(n), np.empty((4, n))
         for q in range(N):

@@ -14,6 +14,7 @@ of levels, which is all that gradients, leverages and conditional variances need
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,6 +99,11 @@ class Structure:
         """Number of rows."""
         return int(self.slots.shape[1])
 
+    @property
+    def lambda_size(self) -> int:
+        """Length of all Lambda_f one after the other."""
+        return int((self.terms[:, 1] ** 2).sum())
+
     def split(self, flat: Array) -> list[Array]:
         """A flat (effects,) or (effects, m) array as (J_f, K_f[, m]), in the formula's order."""
         out: list[Array] = [flat] * len(self.order)
@@ -114,6 +120,15 @@ class Structure:
     def pack(self, matrices: tuple[Array, ...]) -> Array:
         """K_f x K_f matrices, given in the formula's order, as one flat array."""
         return np.concatenate([matrices[place].ravel() for place in self.order])
+
+    def places(self, entries: Sequence[tuple[int, int, int]]) -> Whole:
+        """Where the entries (term in the formula's order, row, column) are in :meth:`pack`."""
+        sizes = {place: int(K) for place, K in zip(self.order, self.terms[:, 1], strict=True)}
+        first, begins = 0, {}
+        for place, K in sizes.items():
+            begins[place] = first
+            first += K * K
+        return np.array([begins[f] + r * sizes[f] + c for f, r, c in entries], dtype=np.int64)
 
     def unpack(self, flat: Array) -> tuple[Array, ...]:
         """The inverse of :meth:`pack`."""

@@ -18,7 +18,6 @@ from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace.covariance import Covariance, covariance_of
-from bayesglmm.laplace.factor import inverse_blocks
 from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.marginal import laplace
 from bayesglmm.laplace.optimise import hessian
@@ -169,7 +168,7 @@ def _linear(
         theta = x[:k] / sigma
         try:
             at = penalised_least_squares(problem, theta)
-            value, slope = deviance_at(problem, at, inverse_blocks(at.factor), False, sigma)
+            value, slope = deviance_at(problem, at, False, sigma)
         except np.linalg.LinAlgError:
             return -np.inf, np.zeros_like(x)
         # With Lambda fixed, theta = Lambda / sigma moves with sigma.
