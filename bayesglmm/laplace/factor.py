@@ -7,7 +7,7 @@ from functools import partial
 from math import isnan
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
+from scipy.linalg.lapack import dposv, dpotrf, dpotri, dpotrs, dtrtrs
 
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.structure import Array, Integers, Structure
@@ -82,6 +82,14 @@ def solve(factor: Factor, rhs: Array) -> Array:
     R[-q:] = dpotrs(factor.S.T, R[-q:], lower=0)[0]
     kernels.solve_up(s, factor.H, R)
     return R
+
+
+def solve_information(A: Array, rhs: Array) -> Array:
+    """A^-1 rhs for an information matrix; the shortest solution where it is singular."""
+    out, info = dposv(A, rhs)[1:]
+    if info:
+        out = np.linalg.lstsq(A, rhs, rcond=None)[0]
+    return np.asarray(out)
 
 
 def inverse_blocks(factor: Factor) -> Array:

@@ -180,6 +180,25 @@ def scale_sums(s, lam, R, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def moved_columns(s, lam, entries, u, score, out):
+    """How b = Lambda u moves with entries (term, row, column) of Lambda: (effects, entries).
+
+    Directly, and through the modes as far as the score (effects, 1) pulls them.
+    """
+    terms = s[0]
+    at = _lambda_starts(terms)
+    out[:] = 0.0
+    for k in range(len(entries)):
+        f, row, column = entries[k]
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        for j in range(J):
+            block = first + j * K
+            out[block + row, k] += u[block + column, 0]
+            for a in range(column, K):
+                out[block + a, k] += score[block + row, 0] * lam[at[f] + a * K + column]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def multiply_blocks(s, W, B, out):
     """out = (symmetric matrix with blocks W) B for B (effects, m)."""
     terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s

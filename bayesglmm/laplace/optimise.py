@@ -7,6 +7,7 @@ confirms the optimum. (BFGS's own inverse Hessian is wrong by percents: it is ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,14 +80,14 @@ def hessian(
         if forward:
             step[k] = _SMALL_STEP * scale[k]
             slope = (objective(x + step)[1] - gradient) / step[k]
-            if np.all(np.isfinite(slope)):
+            if np.isfinite(slope).all():
                 out[:, k] = slope
                 continue
         for shorter in (1.0, 0.1, 0.01, 0.001):
             step[k] = _STEP * scale[k] * shorter
             above, below = objective(x + step)[1], objective(x - step)[1]
             difference = above - below
-            if not np.all(np.isfinite(difference)):
+            if not np.isfinite(difference).all():
                 continue
             bend = float(np.linalg.norm(above + below - 2.0 * gradient))
             bend /= max(float(np.linalg.norm(difference)), 1e-300)
@@ -126,7 +127,7 @@ def maximise(
         nonlocal evaluations
         evaluations += 1
         value, gradient = objective(start + scale * z)
-        if not np.isfinite(value) or not np.all(np.isfinite(gradient)):
+        if not math.isfinite(value) or not np.isfinite(gradient).all():
             return -np.inf, np.full_like(z, np.nan)
         return value, gradient * scale
 
@@ -171,8 +172,9 @@ def maximise(
 def _inverse(information: Array) -> Array:
     """Of a symmetric matrix, its eigenvalues made positive and bounded."""
     values, vectors = np.linalg.eigh(information)
-    floor = 1e-6 * max(float(np.max(np.abs(values), initial=0.0)), 1e-300)
-    return np.asarray((vectors / np.maximum(np.abs(values), floor)) @ vectors.T)
+    size = np.abs(values)
+    floor = 1e-6 * max(float(size.max(initial=0.0)), 1e-300)
+    return np.asarray((vectors / np.maximum(size, floor)) @ vectors.T)
 
 
 def _newton_step(curvature: Array, gradient: Array) -> tuple[Array, float]:
@@ -223,7 +225,7 @@ def bfgs(
             # So near the top that values say nothing: the gradient has to shrink.
             if slope < noise and new_gradient @ inverse @ new_gradient < slope:
                 break
-            size *= 0.5 if np.isfinite(new_value) else 0.1
+            size *= 0.5 if math.isfinite(new_value) else 0.1
             if slope < 1e-3 * noise and size < 0.1:
                 size = 0.0
         else:
@@ -238,10 +240,12 @@ def bfgs(
         z, value, gradient = z + s, new_value, new_gradient
         trace.append(value)
         bend = float(s @ y)
-        if bend > 1e-12 * float(np.linalg.norm(s) * np.linalg.norm(y)):
+        if bend > 1e-12 * math.sqrt(float(s @ s) * float(y @ y)):
             if fresh:
                 inverse, fresh = np.eye(len(z)) * (bend / float(y @ y)), False
-            rho = 1.0 / bend
-            left = np.eye(len(z)) - rho * np.outer(s, y)
-            inverse = left @ inverse @ left.T + rho * np.outer(s, s)
+            # (I - s y'/bend) inverse (I - y s'/bend) + s s'/bend
+            moved = inverse @ y
+            half = (0.5 * (1.0 + float(y @ moved) / bend) * s - moved) / bend
+            update = s[:, None] * half
+            inverse = inverse + update + update.T
     return z, value, gradient, inverse

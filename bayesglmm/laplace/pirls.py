@@ -10,12 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.linalg.lapack import dposv
 
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.covariance import Covariance
-from bayesglmm.laplace.factor import Factor, factorize, solve
+from bayesglmm.laplace.factor import Factor, factorize, solve, solve_information
 from bayesglmm.laplace.standardise import Coordinates
 from bayesglmm.laplace.structure import Array, Structure, Whole
 
@@ -119,10 +118,7 @@ class Border:
 
     def solve(self, v: Array) -> Array:
         """schur^-1 v, the shortest solution where it is singular."""
-        out, info = dposv(self.schur, v)[1:]
-        if info:
-            out = np.linalg.lstsq(self.schur, v, rcond=None)[0]
-        return np.asarray(out)
+        return solve_information(self.schur, v)
 
 
 def conditional_modes(

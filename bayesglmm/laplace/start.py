@@ -11,7 +11,7 @@ import numpy as np
 
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import Covariance
-from bayesglmm.laplace.factor import Factor, solve
+from bayesglmm.laplace.factor import Factor, solve, solve_information
 from bayesglmm.laplace.structure import Array, Structure
 
 # Effects are never started closer to zero than where they explain this share of the variance of
@@ -118,21 +118,14 @@ def average_information(
         In units of the residual variance: the information with beta profiled out, and the sums
         that tie theta to the scale of a linear model.
     """
-    structure = factor.structure
-    effects, sums = structure.split(u[:, 0]), structure.split(score[:, 0])
-    lambdas = structure.unpack(factor.lam)
-    moved = []
-    for f, row, column in covariance.entries:
-        parts = [np.zeros_like(part) for part in effects]
-        parts[f][:, row] += effects[f][:, column]
-        parts[f] += np.outer(sums[f][:, row], lambdas[f][:, column])
-        moved.append(structure.join(parts))
-    A = np.stack(moved, axis=1)
+    structure, lam = factor.structure, factor.lam
+    A = np.empty((structure.effects, covariance.size))
+    kernels.moved_columns(structure.arrays, lam, structure.columns(covariance.entries), u, score, A)
     product, scaled = np.empty_like(A), np.empty_like(A)
     kernels.multiply_blocks(structure.arrays, W, A, product)
-    kernels.scale_sums(structure.arrays, factor.lam, product, scaled)
+    kernels.scale_sums(structure.arrays, lam, product, scaled)
     information = A.T @ product - scaled.T @ solve(factor, scaled)
     if zx.shape[1]:
         fixed = zx.T @ A - solved.T @ scaled
-        information -= fixed.T @ np.linalg.lstsq(schur, fixed, rcond=None)[0]
+        information -= fixed.T @ solve_information(schur, fixed)
     return 0.5 * information, A.T @ score[:, 0]

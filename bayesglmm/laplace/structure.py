@@ -130,6 +130,11 @@ class Structure:
             first += K * K
         return np.array([begins[f] + r * sizes[f] + c for f, r, c in entries], dtype=np.int64)
 
+    def columns(self, entries: Sequence[tuple[int, int, int]]) -> Whole:
+        """(entries, 3): term in order of elimination, row and column of each entry."""
+        position = {place: f for f, place in enumerate(self.order)}
+        return np.array([(position[f], r, c) for f, r, c in entries], dtype=np.int64)
+
     def unpack(self, flat: Array) -> tuple[Array, ...]:
         """The inverse of :meth:`pack`."""
         out: list[Array] = [flat] * len(self.order)
