@@ -39,8 +39,8 @@ class Estimate:
     factor, transforms, relative_to
         The factorised precision of the effects given the parameters, in standardised columns;
         (K_f, K_f) T that carry effects of those to the model's; and what the effects are
-        relative to: sigma in a linear mixed model, 1 elsewhere. Without random effects None,
-        empty and 1.
+        relative to: in a linear mixed model the residual sd of a row of typical weight (sigma
+        without weights), 1 elsewhere. Without random effects None, empty and 1.
     coef_map
         (J_f, K_f, p) sensitivity -db/dbeta: b given beta moves by -coef_map (beta - beta_hat).
     vcov_slopes, scale_cov

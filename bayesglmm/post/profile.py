@@ -250,8 +250,7 @@ def _mixed(fit: Fit, posterior: MLPosterior, chosen: Sequence[Label], level: flo
     assert isinstance(fit.estimator, ML)
     fitted = Fitted(model.design, model.likelihood, fit.estimator.nagq, at)
     parts = [label.at for label in labels(model) if isinstance(label.at, Component)]
-    unit = at.sigma if model.likelihood.is_linear else 1.0
-    units = np.array([unit / _rms(model.design, part) for part in parts])
+    units = np.array([at.relative_to / _rms(model.design, part) for part in parts])
     values = _settled(parts, at.component_values, units)
     spreads = np.sqrt(np.diag(at.component_cov))
 
