@@ -762,8 +762,9 @@ def chain_modes(s, lam, Z, fixed, model, sigma, exact, far, most, u, b, eta, l, 
 
     Returns
     -------
-    status (0 converged, 1 not, 2 a weight that is not positive, 3 a block that is not positive
-    definite), penalised log-density up to constants, log det H
+    status (0 converged, 1 no further growth, 2 a weight that is not positive, 3 a block that is
+    not positive definite, 4 too many steps, W and H not those at the end), penalised log-density
+    up to constants, log det H
     """
     n, m = len(eta), len(u)
     w, scaled, step = np.empty(n), np.empty((m, 1)), np.empty((m, 1))
@@ -811,7 +812,7 @@ def chain_modes(s, lam, Z, fixed, model, sigma, exact, far, most, u, b, eta, l, 
             if size < 1e-10:
                 return 1, f, logdet
         u[:], b[:], eta[:], l[:], f = new_u, new_b, new_eta, new_l, new_f
-    return 1, f, logdet
+    return 4, f, logdet
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -144,7 +144,7 @@ def _chain_newton(
 ) -> Modes | None:
     """The same in one compiled loop, where there is no trailing part and the family is compiled.
 
-    None where it does not apply, weights that are not positive included.
+    None where it does not apply, weights that are not positive and too many steps included.
     """
     structure, model = problem.columns.structure, problem.density.compiled
     if structure.q or model is None:
@@ -279,6 +279,8 @@ def _newton(
             break
         u, b, eta, l, f = trial, new_b, new_eta, new_l, new_f
         beta = beta + size * beta_step
-    if not positive:
+    if not (positive and converged):
+        # The last step may have moved on from where these were taken, or W is the expected one.
         W, factor = information(-l[2])
+        kernels.pull_rows(s, lam, Z, l[1][:, None], score, scaled)
     return Modes(u, b, eta, f, l, score, W, factor, converged), beta

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info
 import bayesglmm as bg
 from bayesglmm.families import FAMILIES, LINKS, Likelihood, compiled
 from bayesglmm.families.compiled import Density
-from bayesglmm.laplace import kernels
+from bayesglmm.laplace import kernels, pirls
 from bayesglmm.laplace.covariance import canonical, covariance_of, sd_corr
 from bayesglmm.laplace.factor import (
     covariance_blocks,
@@ -173,6 +173,41 @@ def differences(problem: Problem, x: np.ndarray, k: int = 1) -> np.ndarray:
         return (evaluate(problem, x + step, k)[0] - evaluate(problem, x - step, k)[0]) / (2 * h)
 
     return np.array([(4 * slope(j, 1e-3) - slope(j, 2e-3)) / 3 for j in range(len(x))])
+
+
+# Modes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("most", [2, 100])
+@pytest.mark.parametrize("link", ["logit", "probit"])
+@pytest.mark.parametrize("structure", ["slope", "crossed"])
+def test_all_of_the_modes_is_from_one_point(
+    monkeypatch: pytest.MonkeyPatch, structure: str, link: str, most: int, joint: bool
+) -> None:
+    """Also where the search gave up: after two steps it is not there yet."""
+    monkeypatch.setattr(pirls, "_MAX_STEPS", most)
+    problem, x = problem_of(structure, "binomial", link)
+    m = problem.covariance.size
+    at = problem.columns.structure
+    lam, beta = at.pack(problem.covariance.lambdas(x[:m])), x[m:-1]
+    if joint:
+        modes, beta, _ = pirls.joint_modes(problem, beta, lam, problem.zeros())
+    else:
+        modes = pirls.conditional_modes(problem, beta, lam, problem.zeros())
+    assert modes.converged == (most == 100)
+    b, eta, l = np.empty_like(modes.b), np.empty_like(modes.eta), np.empty_like(modes.l)
+    fixed = problem.columns.X @ beta + problem.offset
+    kernels.predict(at.arrays, lam, problem.columns.Z, fixed, modes.u, b, eta)
+    value = problem.density(eta, 1.0, l) - 0.5 * np.vdot(modes.u, modes.u)
+    W, score = np.empty_like(modes.W), np.empty_like(modes.score)
+    kernels.cross_products(at.arrays, problem.columns.Z, -l[2], W)
+    kernels.sum_rows(at.arrays, problem.columns.Z, l[1][:, None], score)
+    assert modes.f == pytest.approx(value, rel=1e-12)
+    assert modes.factor.logdet == pytest.approx(factorize(at, W, lam).logdet, rel=1e-12)
+    pairs = [(modes.b, b), (modes.eta, eta), (modes.l[1:], l[1:]), (modes.W, W)]
+    for found, wanted in [*pairs, (modes.score, score)]:
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
 
 
 # Gradients ------------------------------------------------------------------------------------
