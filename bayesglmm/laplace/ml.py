@@ -110,7 +110,8 @@ def without_effects(design: Design, likelihood: Likelihood, linear: bool) -> Est
             "residual variance from; use fewer terms"
         )
     sigma = float(np.sqrt(deviance_ / df_residual)) if has_scale else 1.0
-    if has_scale and ml_sigma <= 1e-12 * float(np.max(np.abs(likelihood.y))):
+    typical = np.sqrt(deviance_ / np.sum(likelihood.w))  # residual of a row of mean weight
+    if has_scale and typical <= 1e-12 * float(np.max(np.abs(likelihood.y))):
         raise FitError("the response is fitted exactly: its residual variance is zero")
     log_sigma_cov = np.full((1, 1), 1.0 / (2.0 * design.n)) if has_scale else np.zeros((0, 0))
     notes: tuple[str, ...] = ()

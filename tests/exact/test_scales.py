@@ -109,6 +109,30 @@ def test_the_unit_of_weights_belongs_to_sigma(
         assert np.allclose(other.ranef[name], plain.ranef[name], rtol=1e-5, atol=1e-9)
 
 
+LINEAR = {
+    "lm": lambda d, w: bg.lm("y ~ x", d, weights=w).fit(),
+    "lmer": lambda d, w: bg.lmer("y ~ x + (1|g)", d, weights=w).fit(),
+}
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_unit_of_the_response(name: str, unit: float) -> None:
+    rows = data()
+    weights = np.random.default_rng(2).gamma(2.0, 0.5, len(rows))
+    plain = LINEAR[name](rows, weights)
+    for w in (1.0, 1e-24, 1e24):
+        other = LINEAR[name](rows.with_columns(y=unit * pl.col("y")), w * weights)
+        assert other.outcome.converged and not other.outcome.notes
+        density = plain.loglik - len(rows) * np.log(unit)
+        assert other.loglik == pytest.approx(density, abs=1e-8)
+        assert other.statistics["sigma"][0] == pytest.approx(
+            plain.statistics["sigma"][0] * unit * np.sqrt(w), rel=1e-7
+        )
+        for column in ("estimate", "std_error"):
+            assert np.allclose(other.params[column] / unit, plain.params[column], rtol=1e-6)
+
+
 def test_profiles_know_the_unit_of_weights() -> None:
     plain, other = (
         bg.profile(weighted(unit, "y ~ x + (1|g)"), "sd", level=0.95).confint()
