@@ -101,7 +101,7 @@ class Fit:
         return statistics(self)
 
     def summary(self, *, level: float = 0.95, exponentiate: bool = False) -> Summary:
-        """Everything at a glance, as text and in a notebook."""
+        """Everything at a glance, as text and in a notebook; see :func:`bayesglmm.summary`."""
         from bayesglmm.post.summary import summary
 
         return summary(self, level=level, exponentiate=exponentiate)
@@ -122,6 +122,23 @@ class Fit:
 
         return emmeans(
             self, specs, by=by, at=at, contrasts=contrasts, type=type, adjust=adjust, level=level
+        )
+
+    def emtrends(
+        self,
+        variable: str,
+        *,
+        by: str | Sequence[str] = (),
+        at: Mapping[str, Any] | None = None,
+        contrasts: str | Mapping[str, Sequence[float]] | None = None,
+        adjust: str = "default",
+        level: float = 0.95,
+    ) -> Means:
+        """Slopes of a covariate, averaged like marginal means; see :func:`bayesglmm.emtrends`."""
+        from bayesglmm.post.emmeans import emtrends
+
+        return emtrends(
+            self, variable, by=by, at=at, contrasts=contrasts, adjust=adjust, level=level
         )
 
     def predict(
@@ -219,6 +236,41 @@ class Fit:
         from bayesglmm.post.residuals import residuals
 
         return residuals(self, type, scale=scale, seed=seed)
+
+    def hatvalues(self) -> Table:
+        """Diagonal of the hat matrix; see :func:`bayesglmm.hatvalues`."""
+        from bayesglmm.post.leverage import hatvalues
+
+        return hatvalues(self)
+
+    def cooks_distance(self) -> Table:
+        """Cook's distance of every row, by one step; see :func:`bayesglmm.cooks_distance`."""
+        from bayesglmm.post.leverage import cooks_distance
+
+        return cooks_distance(self)
+
+    def overdispersion(self) -> Table:
+        """Pearson's chi-square over its df; see :func:`bayesglmm.overdispersion`."""
+        from bayesglmm.post.overdispersion import overdispersion
+
+        return overdispersion(self)
+
+    def vif(self) -> Table:
+        """Variance-inflation factors of the terms; see :func:`bayesglmm.vif`."""
+        from bayesglmm.post.collinearity import vif
+
+        return vif(self)
+
+    def caic(
+        self,
+        *,
+        df: Literal["default", "corrected", "trace", "refits"] = "default",
+        executor: Executor | None = None,
+    ) -> Table:
+        """Conditional AIC; see :func:`bayesglmm.caic`."""
+        from bayesglmm.post.caic import caic
+
+        return caic(self, df=df, executor=executor)
 
     def influence(self, group: str | None = None, *, executor: Executor | None = None) -> Influence:
         """Refits without each group, or each row; see :func:`bayesglmm.influence`."""

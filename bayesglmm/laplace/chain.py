@@ -121,8 +121,9 @@ def modes(s, lam, Z, X, offset, model, sigma, limits, joint, beta, beside, u, at
 
     Returns
     -------
-    status (0 converged, 1 not, 2 a weight that is not positive, 3 information that is not
-    positive definite), penalised log-density up to constants, log det H
+    status (0 converged, 1 no further growth, 2 a weight that is not positive, 3 information that
+    is not positive definite, 4 too many steps, W and H not those at the end), penalised
+    log-density up to constants, log det H
     """
     b, eta, l, score, W, H = at
     cross, solved, schur = beside
@@ -198,7 +199,7 @@ def modes(s, lam, Z, X, offset, model, sigma, limits, joint, beta, beside, u, at
         u[:], b[:], eta[:], l[:], f = new_u, new_b, new_eta, new_l, new_f
         if joint:
             beta[:] = new_beta
-    return 1, f, logdet
+    return 4, f, logdet
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

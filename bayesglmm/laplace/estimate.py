@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg.lapack import dtrtrs
 
-from bayesglmm.laplace.factor import Factor, variance_at
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.structure import Array, Integers, Structure
+
+if TYPE_CHECKING:
+    from bayesglmm.laplace.factor import Factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,8 @@ class Estimate:
     factor, transforms, relative_to
         The factorised precision of the effects given the parameters, in standardised columns;
         (K_f, K_f) T that carry effects of those to the model's; and what the effects are
-        relative to: sigma in a linear mixed model, 1 elsewhere. Without random effects None,
-        empty and 1.
+        relative to: in a linear mixed model the residual sd of a row of typical weight (sigma
+        without weights), 1 elsewhere. Without random effects None, empty and 1.
     coef_map
         (J_f, K_f, p) sensitivity -db/dbeta: b given beta moves by -coef_map (beta - beta_hat).
     vcov_slopes, scale_cov
@@ -99,6 +102,8 @@ class Estimate:
         """
         if self.factor is None:
             return np.zeros(0)
+        from bayesglmm.laplace.factor import variance_at
+
         columns = tuple(Z @ T for (_, Z), T in zip(groups, self.transforms, strict=True))
         index = tuple(index for index, _ in groups)
         return self.relative_to**2 * variance_at(self.factor, index, columns)

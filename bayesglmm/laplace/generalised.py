@@ -20,7 +20,7 @@ from bayesglmm.laplace.covariance import component_values, covariance_of, transf
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.factor import inverse_blocks
 from bayesglmm.laplace.glm import fit_glm
-from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, settle
+from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, negligible, settle
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
 from bayesglmm.laplace.optimise import Optimum, bfgs, maximise
 from bayesglmm.laplace.options import ML
@@ -175,24 +175,24 @@ def generalised_mixed(
     covariance = covariance_of(design.random)
     problem = Problem(columns, design.offset, Density(likelihood), covariance)
     k, p = covariance.size, problem.p
-    beta, start, steps = _start(problem)
+    beta, start, steps, zero = _start(problem)
     profiled = _Profiled(problem, beta, EXACT if options.nagq == 0 else _ROUGH**2)
     if options.nagq == 0:
         best = maximise(_Guarded(profiled), start, steps, metric=profiled.information)
-        x, curvature = settle(_Guarded(profiled), covariance, best, steps)
+        x, curvature = settle(_Guarded(profiled), covariance, best, steps, zero)
         point, beside = profiled.at(x)
         scale_cov, flat = invert_information(-curvature, steps)
         vcov = np.linalg.pinv(beside.schur, hermitian=True)
     else:
         joint, best, scale = _all_together(problem, profiled, options.nagq, start, steps)
-        if at_edge(covariance, best):
+        if at_edge(covariance, best, zero):
             ones = np.concatenate([covariance.identity(), start[k:]])
             other, end, width = _all_together(problem, profiled, options.nagq, ones, steps)
             if better(best, end).value > best.value:
                 joint, scale = other, width
             best = better(best, end)
         root, order = joint.root, joint.order
-        x, curvature = settle(_Guarded(joint), covariance, best, scale)
+        x, curvature = settle(_Guarded(joint), covariance, best, scale, zero)
         point = joint.at(x)
         beside = border(problem, point.value.modes)
         basis = _informed(-curvature, root, k)
@@ -207,7 +207,7 @@ def generalised_mixed(
             vcov = root @ everything[block, block] @ root.T
     if not np.isfinite(best.value):
         raise FitError("the likelihood is not finite at the starting values; rescale covariates")
-    return _estimate(design, problem, options, point, beside, best, vcov, scale_cov, flat)
+    return _estimate(design, problem, options, point, beside, best, vcov, scale_cov, flat, zero)
 
 
 def _all_together(
@@ -232,8 +232,8 @@ def _all_together(
     return joint, best, scale
 
 
-def _start(problem: Problem) -> tuple[Array, Array, Array]:
-    """beta of the model without random effects, (theta, log sigma) to start from, and steps."""
+def _start(problem: Problem) -> tuple[Array, Array, Array, Array]:
+    """beta without random effects, (theta, log sigma) to start from, steps, negligible theta."""
     density, columns = problem.density, problem.columns
     likelihood, structure = density.likelihood, columns.structure
     glm = fit_glm(columns.X, problem.offset, likelihood, exact=_ROUGH**2)
@@ -259,7 +259,7 @@ def _start(problem: Problem) -> tuple[Array, Array, Array]:
     )
     start = np.concatenate([np.clip(theta, -_LARGEST_START, _LARGEST_START), log_sigma])
     steps = np.append(np.minimum(error, _STEPS[0]), np.full(len(log_sigma), _STEPS[1]))
-    return glm.beta, start, steps
+    return glm.beta, start, steps, negligible(structure, W)
 
 
 def _climb(profiled: _Profiled, start: Array, steps: Array) -> tuple[Array, Array]:
@@ -314,11 +314,12 @@ def _estimate(
     vcov: Array,
     scale_cov: Array,
     flat: Array,
+    zero: Array,
 ) -> Estimate:
     covariance, transforms = problem.covariance, problem.columns.transforms
     k, p, has_scale = covariance.size, problem.p, len(point.log_sigma)
     outcome, component_cov = judge(
-        design, covariance, transforms, point.theta, point.sigma, best, scale_cov, flat, ()
+        design, covariance, transforms, point.theta, zero, best, scale_cov, flat, ()
     )
     raw = transformed(covariance, point.theta, transforms)
     values = component_values(covariance, raw, 1.0)

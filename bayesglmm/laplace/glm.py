@@ -22,18 +22,15 @@ class GLMSolution:
     ----------
     beta
         (p,) coefficients.
-    information
-        (p, p) expected information of beta, per unit sigma^-2 where there is a scale.
     eta
         (n,) linear predictor, offset included.
     decrement
-        Squared length of the last scoring step in the metric of the information.
+        Squared length of the last scoring step in standard errors, roughly.
     steps
         Number of scoring steps.
     """
 
     beta: Array
-    information: Array
     eta: Array
     decrement: float
     steps: int
@@ -55,10 +52,11 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood, exact: float = 1e-1
     """
     beta = _start(X, offset, likelihood)
     density, canonical = Density(likelihood), likelihood.link.name == likelihood.family.canonical
+    sigma = _scale(X @ beta + offset, likelihood)
 
     def evaluate(b: Array) -> tuple[Array, Array, float]:
         eta, out = X @ b + offset, np.empty((4, len(offset)))
-        return eta, out, density(eta, 1.0, out)
+        return eta, out, density(eta, sigma, out)
 
     eta, l, value = evaluate(beta)
     if not np.isfinite(value):
@@ -69,7 +67,7 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood, exact: float = 1e-1
     decrement, steps = np.inf, 0
     for _ in range(_MAX_STEPS):
         steps += 1
-        w = -l[2] if canonical else likelihood.expected_weights(eta)
+        w = -l[2] if canonical else likelihood.expected_weights(eta, sigma)
         score, information = X.T @ l[1], X.T @ (X * w[:, None])
         step = np.linalg.lstsq(information, score, rcond=None)[0]
         decrement = float(score @ step)
@@ -84,5 +82,12 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood, exact: float = 1e-1
         else:
             break
         beta, eta, l, value = beta + size * step, new_eta, new_l, new_value
-    w = -l[2] if canonical else likelihood.expected_weights(eta)
-    return GLMSolution(beta, X.T @ (X * w[:, None]), eta, decrement, steps)
+    return GLMSolution(beta, eta, decrement, steps)
+
+
+def _scale(eta: Array, likelihood: Likelihood) -> float:
+    """About the scale of the family, whatever the units of the response and the weights."""
+    if not likelihood.family.has_scale:
+        return 1.0
+    deviance = likelihood.deviance(likelihood.link.inverse(eta))
+    return float(np.sqrt(deviance / len(eta))) or 1.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from bayesglmm.design import Design
@@ -11,6 +12,9 @@ from bayesglmm.families import Likelihood
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.structure import Array, Integers
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 def hat_diagonal(design: Design, likelihood: Likelihood, at: Estimate) -> Array:
@@ -45,6 +49,8 @@ def variance_drift(design: Design, likelihood: Likelihood, at: Estimate) -> floa
     deviance f(theta, y) = N log y'Py + log det, whose derivatives follow from dP = -P dV P. A
     theta on its boundary does not move: there dV is zero. Dense in the number of random effects.
     """
+    from scipy import sparse  # slow to import
+
     w = likelihood.w
     covariance = covariance_of(design.random)
     lambdas = covariance.lambdas(at.theta)
@@ -108,6 +114,8 @@ def variance_drift(design: Design, likelihood: Likelihood, at: Estimate) -> floa
 
 def _columns(index: Integers, Z: Array, J: int) -> sparse.csr_array:
     """The (n, J K) columns of a term, level by level."""
+    from scipy import sparse
+
     n, K = Z.shape
     where = index[:, None] * K + np.arange(K)
     return sparse.csr_array((Z.ravel(), where.ravel(), np.arange(n + 1) * K), shape=(n, J * K))

@@ -24,7 +24,7 @@ class JointTest:
     statistic
         F (Wald statistic over ``num_df``), scaled where the method asks for it.
     num_df
-        Number of independent hypotheses.
+        Number of independent hypotheses; with none of them the statistic is NaN.
     den_df
         Denominator degrees of freedom; infinite where inference is asymptotic, and
         ``num_df * statistic`` then is chi-square.
@@ -74,6 +74,8 @@ def joint_test(
         ``contestMD`` of lmerTest), or Kenward and Roger's with their scaling of F (1997,
         doi:10.2307/2533558; as ``KRmodcomp`` of pbkrtest). Otherwise infinite.
     """
+    if len(L) == 0:
+        return JointTest(np.nan, 0, np.inf if asymptotic else np.nan)
     away = L @ estimate.beta - (0.0 if rhs is None else rhs)
     values, vectors = np.linalg.eigh(L @ estimate.vcov @ L.T)
     kept = values > _RANK * max(float(values[-1]), 0.0)

@@ -14,23 +14,37 @@ from bayesglmm.laplace.covariance import (
     component_jacobian,
     components,
 )
+from bayesglmm.laplace.factor import diagonal_blocks
 from bayesglmm.laplace.optimise import Array, Objective, Optimum, hessian
 from bayesglmm.laplace.outcome import Outcome
+from bayesglmm.laplace.structure import Structure
 
-_ZERO = 1e-4  # a row or a diagonal of Lambda below this is tested against exactly zero
-_BOUNDARY = 1e-4  # a standardised sd below this counts as zero
+_ZERO = 1e-4  # a standardised sd below this, where the data say no more of an effect, may be zero
 _HIGHER = 1e-6  # a log-likelihood higher by this is another maximum
 _FLAT = 2e-6  # relative curvature below which a direction is not identified
 _LITTLE = 0.3  # root information, in units of what is expected, that normalises less than that
 
 
-def at_edge(covariance: Covariance, best: Optimum) -> bool:
-    """Whether a diagonal of Lambda vanished; theta comes first in x.
+def negligible(structure: Structure, W: Array) -> Array:
+    """(terms,) size of an entry of Lambda below which it may be zero.
+
+    It is far below the sd with which the data by themselves know an effect: millions of counts
+    tell an sd of 1e-5 from none. ``W`` is Z'WZ in flat blocks, of standardised columns.
+    """
+    blocks = diagonal_blocks(structure, W)
+    known = np.array([np.mean(np.diagonal(B, axis1=1, axis2=2)) for B in blocks])
+    return np.asarray(_ZERO / np.sqrt(np.maximum(known, 1.0)))
+
+
+def at_edge(covariance: Covariance, best: Optimum, zero: Array) -> bool:
+    """Whether a diagonal of Lambda vanished; theta comes first in x, ``zero`` is by term.
 
     Such an end may be a local maximum: sd = 0 is a stationary point, whatever the data.
     """
-    diagonal = [k for k, (_, row, column) in enumerate(covariance.entries) if row == column]
-    return bool(np.any(np.abs(best.x[diagonal]) < _ZERO))
+    return any(
+        row == column and abs(value) < zero[f]
+        for value, (f, row, column) in zip(best.x, covariance.entries, strict=False)
+    )
 
 
 def better(first: Optimum, second: Optimum) -> Optimum:
@@ -40,7 +54,7 @@ def better(first: Optimum, second: Optimum) -> Optimum:
 
 
 def settle(
-    objective: Objective, covariance: Covariance, best: Optimum, scale: Array
+    objective: Objective, covariance: Covariance, best: Optimum, scale: Array, zero: Array
 ) -> tuple[Array, Array]:
     """The optimum with canonical theta, which comes first in x, and the curvature there.
 
@@ -55,7 +69,7 @@ def settle(
     places = covariance.entries
     rows = [[k for k, (f, r, _) in enumerate(places) if (f, r) == (g, q)] for g, q, _ in places]
     for entries in [*rows, *([k] for k, (_, r, c) in enumerate(places) if r == c)]:
-        if 0.0 < np.abs(snapped[entries]).max() < _ZERO:
+        if 0.0 < np.abs(snapped[entries]).max() < zero[places[entries[0]][0]]:
             trial = snapped.copy()
             trial[entries] = 0.0
             if objective(trial)[0] >= objective(snapped)[0] - 1e-8:
@@ -84,7 +98,7 @@ def judge(
     covariance: Covariance,
     transforms: tuple[Array, ...],
     theta: Array,
-    sigma: float,
+    zero: Array,
     best: Optimum,
     scale_cov: Array,
     flat: Array,
@@ -101,7 +115,7 @@ def judge(
         jacobian[-1, -1] = 1.0
         jacobian[: len(parts), -1] = [relative and c.kind == "sd" for c in parts]
     names = [component_name(design, c.term, c.row, c.column, c.kind) for c in parts]
-    edge = _boundary(design, covariance, transforms, theta)
+    edge = _boundary(design, covariance, transforms, theta, zero)
     with np.errstate(invalid="ignore"):
         cov = jacobian @ scale_cov @ jacobian.T
         lost = np.zeros(len(cov), dtype=bool)
@@ -127,7 +141,11 @@ def judge(
 
 
 def _boundary(
-    design: Design, covariance: Covariance, transforms: tuple[Array, ...], theta: Array
+    design: Design,
+    covariance: Covariance,
+    transforms: tuple[Array, ...],
+    theta: Array,
+    zero: Array,
 ) -> NDArray[np.bool_]:
     """For each component whether it lies at the boundary of its range.
 
@@ -135,20 +153,21 @@ def _boundary(
     correlations with it, and, where no sd is zero, for all correlations of the term.
     """
     zero_sd, deficient = [], []
-    for term, T, factor in zip(design.random, transforms, covariance.lambdas(theta), strict=True):
+    lambdas = covariance.lambdas(theta)
+    for term, T, factor, small in zip(design.random, transforms, lambdas, zero, strict=True):
         rms = np.sqrt(np.mean(term.Z * term.Z, axis=0))
         moved = np.linalg.norm(T @ factor, axis=1) * rms
-        zero_sd.append(moved < _BOUNDARY * max(1.0, float(moved.max())))
+        zero_sd.append(moved < max(small, _ZERO * float(moved.max())))
         diagonal = np.abs(np.diag(factor))
-        deficient.append(bool(diagonal.min() < _BOUNDARY * max(1.0, float(diagonal.max()))))
+        deficient.append(bool(diagonal.min() < max(small, _ZERO * float(diagonal.max()))))
     out = []
     for c in components(covariance):
-        zero = zero_sd[c.term]
+        gone = zero_sd[c.term]
         if c.kind == "sd":
-            out.append(bool(zero[c.row]))
+            out.append(bool(gone[c.row]))
         else:
             out.append(
-                bool(zero[c.row] or zero[c.column]) or (deficient[c.term] and not zero.any())
+                bool(gone[c.row] or gone[c.column]) or (deficient[c.term] and not gone.any())
             )
     return np.array(out, dtype=bool)
 

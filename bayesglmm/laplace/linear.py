@@ -15,7 +15,7 @@ from bayesglmm.laplace.covariance import (
     transformed,
 )
 from bayesglmm.laplace.estimate import Estimate
-from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, settle
+from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, negligible, settle
 from bayesglmm.laplace.kenward_roger import kenward_roger
 from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.options import ML
@@ -38,7 +38,11 @@ def linear_mixed(
 ) -> Estimate:
     structure, transforms = columns.structure, columns.transforms
     covariance = covariance_of(design.random)
-    problem = linear_problem(columns, likelihood.y - design.offset, likelihood.w, covariance)
+    # Weights of about one: the residual sd is then that of a typical row, beside which a small
+    # theta is small. The likelihood is the same, with sigma^2 smaller by the unit.
+    unit = _unit(likelihood.w)
+    y, w = likelihood.y - design.offset, likelihood.w / unit
+    problem = linear_problem(columns, y, w, covariance)
 
     objective = _Objective(problem, options.reml)
     start, scale = moment_start(
@@ -52,11 +56,12 @@ def linear_mixed(
     )
     forward = structure.q >= _LARGE
     best = maximise(objective, start, scale, metric=objective.information, forward=forward)
-    if at_edge(covariance, best):
+    zero = negligible(structure, problem.W)
+    if at_edge(covariance, best, zero):
         ones = covariance.identity()
         again = maximise(objective, ones, scale, metric=objective.information, forward=forward)
         best = better(best, again)
-    theta, curvature = settle(objective, covariance, best, scale)
+    theta, curvature = settle(objective, covariance, best, scale, zero)
     value = objective(theta)[0]
     at = objective.solution
     df = design.n - design.p if options.reml else design.n
@@ -65,12 +70,12 @@ def linear_mixed(
     joint = _joint_information(-curvature, moves.rss, sigma, df)
     expected = np.append(scale, 1.0 / np.sqrt(2.0 * df))
     scale_cov, flat = invert_information(joint, expected)
-    unit = at.fixed_inverse()
-    conditional = sigma**2 * unit
+    inverse_fixed = at.fixed_inverse()
+    conditional = sigma**2 * inverse_fixed
     vcov = conditional
     if options.vcov == "hessian":
         vcov = conditional + moves.beta.T @ scale_cov[:-1, :-1] @ moves.beta
-    slopes = np.concatenate([-(conditional @ moves.fixed @ unit), 2.0 * conditional[None]])
+    slopes = np.concatenate([-(conditional @ moves.fixed @ inverse_fixed), 2.0 * conditional[None]])
     asymptotic = options.df == "asymptotic"
     b = np.empty_like(at.u)
     kernels.scale_effects(structure.arrays, at.factor.lam, at.u, b)
@@ -79,15 +84,15 @@ def linear_mixed(
     kernels.add_effects(structure.arrays, columns.Z, fixed, b, eta)
     raw = transformed(covariance, theta, transforms)
     outcome, component_cov = judge(
-        design, covariance, transforms, theta, sigma, best, scale_cov, flat, ()
+        design, covariance, transforms, theta, zero, best, scale_cov, flat, ()
     )
     estimate = Estimate(
         method="REML" if options.reml else "ML",
         beta=at.beta,
         vcov=vcov,
-        theta=raw,
-        sigma=sigma,
-        component_values=np.append(component_values(covariance, raw, sigma), sigma),
+        theta=raw / np.sqrt(unit),
+        sigma=sigma * np.sqrt(unit),
+        component_values=np.append(component_values(covariance, raw, sigma), sigma * np.sqrt(unit)),
         component_cov=component_cov,
         modes=tuple(v @ T.T for v, T in zip(structure.split(b[:, 0]), transforms, strict=True)),
         mode_cov=mode_covariance(at.factor, at.inverse, transforms, sigma),
@@ -106,6 +111,11 @@ def linear_mixed(
     if options.df == "kenward-roger":
         return kenward_roger(estimate, replace(design, X=columns.X))
     return estimate
+
+
+def _unit(w: Array) -> float:
+    """The power of four that is nearest to the mean weight: to divide by it rounds nothing."""
+    return float(4.0 ** np.round(0.5 * np.log2(np.mean(w))))
 
 
 class _Objective:

@@ -16,14 +16,13 @@ from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.factor import covariance_blocks, inverse_blocks, solve
 from bayesglmm.laplace.pirls import (
     EXACT,
-    FAR,
-    MAX_STEPS,
     NO_BORDER,
     Border,
     Modes,
     Problem,
     conditional_modes,
     joint_modes,
+    limits,
     modes_of,
     workspace,
 )
@@ -117,7 +116,7 @@ def _in_one_call(
         problem.offset,
         problem.density.compiled,
         sigma,
-        (exact, FAR, MAX_STEPS),
+        limits(exact),
         joint,
         theta,
         beta,

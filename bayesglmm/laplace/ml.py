@@ -3,6 +3,9 @@
 Gaussian models with the identity link take the profiled least-squares path (`linear.py`);
 everything else the Laplace or quadrature path (`generalised.py`); models without random effects
 Fisher scoring (`glm.py`).
+
+The engines are imported by the functions that start them: they are compiled by numba, which takes
+a quarter of a second to import. So `import bayesglmm` is quick, and the first fit pays.
 """
 
 from __future__ import annotations
@@ -15,14 +18,10 @@ from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, FitError
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace.estimate import Estimate
-from bayesglmm.laplace.generalised import generalised_mixed
-from bayesglmm.laplace.glm import fit_glm
-from bayesglmm.laplace.linear import linear_mixed
 from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.separation import judge_separation
-from bayesglmm.laplace.standardise import coordinates, orthonormal
 from bayesglmm.laplace.structure import Array, Structure, structure_of
 from bayesglmm.laplace.threads import blas_threads
 
@@ -51,6 +50,10 @@ def maximum_likelihood(
     FitError
         If no finite likelihood can be found.
     """
+    from bayesglmm.laplace.generalised import generalised_mixed
+    from bayesglmm.laplace.linear import linear_mixed
+    from bayesglmm.laplace.standardise import coordinates, orthonormal
+
     linear = likelihood.is_linear
     if options.reml and not (linear and design.random):
         raise ChoiceError(
@@ -93,6 +96,8 @@ def _check_quadrature(design: Design, linear: bool, nagq: int) -> None:
 
 
 def without_effects(design: Design, likelihood: Likelihood, linear: bool) -> Estimate:
+    from bayesglmm.laplace.glm import fit_glm
+
     at = fit_glm(design.X, design.offset, likelihood)
     has_scale = likelihood.family.has_scale
     mu = likelihood.link.inverse(at.eta)
@@ -105,7 +110,8 @@ def without_effects(design: Design, likelihood: Likelihood, linear: bool) -> Est
             "residual variance from; use fewer terms"
         )
     sigma = float(np.sqrt(deviance_ / df_residual)) if has_scale else 1.0
-    if has_scale and ml_sigma <= 1e-12 * float(np.max(np.abs(likelihood.y))):
+    typical = np.sqrt(deviance_ / np.sum(likelihood.w))  # residual of a row of mean weight
+    if has_scale and typical <= 1e-12 * float(np.max(np.abs(likelihood.y))):
         raise FitError("the response is fitted exactly: its residual variance is zero")
     log_sigma_cov = np.full((1, 1), 1.0 / (2.0 * design.n)) if has_scale else np.zeros((0, 0))
     notes: tuple[str, ...] = ()

@@ -18,10 +18,10 @@ from bayesglmm.laplace.factor import Factor, factorize, solve, solve_information
 from bayesglmm.laplace.standardise import Coordinates
 from bayesglmm.laplace.structure import Array, Structure, Whole
 
-MAX_STEPS = 100
+_MAX_STEPS = 100
 # Squared Newton decrement at which the modes are exact to about 1e-10 of their sd.
 EXACT = 1e-20
-FAR = 1.0  # squared decrement of a start that may be worse than none
+_FAR = 1.0  # squared decrement of a start that may be worse than none
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _chain_newton(
 ) -> Modes | None:
     """The same in one compiled loop, where there is no trailing part and the family is compiled.
 
-    None where it does not apply, weights that are not positive included.
+    None where it does not apply, weights that are not positive and too many steps included.
     """
     if not problem.in_one_call:
         return None
@@ -166,7 +166,7 @@ def _chain_newton(
         problem.offset,
         problem.density.compiled,
         sigma,
-        (EXACT, FAR, MAX_STEPS),
+        limits(),
         False,
         beta,
         NO_BORDER,
@@ -176,6 +176,11 @@ def _chain_newton(
     if status >= 2:
         return None
     return modes_of(problem, lam, u, at, sigma, status, f, logdet)
+
+
+def limits(exact: float = EXACT) -> tuple[float, float, int]:
+    """Of the search for the modes, as `chain.modes` takes them."""
+    return exact, _FAR, _MAX_STEPS
 
 
 Work = tuple[Array, Array, Array, Array, Array, Array]
@@ -284,7 +289,7 @@ def _newton(
         u = np.zeros_like(start)
         b, eta, l, f = evaluate(u, fixed)
     converged = False
-    for k in range(MAX_STEPS):
+    for k in range(_MAX_STEPS):
         w = -l[2]
         positive = float(w.min()) > 0.0
         if not positive:
@@ -305,7 +310,7 @@ def _newton(
         if decrement < exact * (1.0 + abs(f) * 1e-8):
             converged = True
             break
-        if k == 0 and decrement > FAR and u.any():
+        if k == 0 and decrement > _FAR and u.any():
             zero = np.zeros_like(u)
             other = evaluate(zero, fixed)
             if other[3] > f:
@@ -326,6 +331,8 @@ def _newton(
             break
         u, b, eta, l, f = trial, new_b, new_eta, new_l, new_f
         beta = beta + size * beta_step
-    if not positive:
+    if not (positive and converged):
+        # The last step may have moved on from where these were taken, or W is the expected one.
         W, factor = information(-l[2])
+        kernels.pull_rows(s, lam, Z, l[1][:, None], score, scaled)
     return Modes(u, b, eta, f, l, score, W, factor, converged), beta

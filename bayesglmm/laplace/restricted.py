@@ -47,8 +47,7 @@ class Fitted:
 
     def surface(self, design: Design) -> Surface:
         """The log-likelihood over a rearranged design."""
-        unit = self.estimate.sigma if self.likelihood.is_linear else 1.0
-        return surface(design, self.likelihood, self.nagq, unit)
+        return surface(design, self.likelihood, self.nagq, self.estimate.relative_to)
 
     def factors(self) -> tuple[Array, ...]:
         """Lambda_f on the scale of the linear predictor."""

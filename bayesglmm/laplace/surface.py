@@ -90,7 +90,8 @@ def surface(design: Design, likelihood: Likelihood, nagq: int, unit: float) -> S
     nagq
         Nodes of the quadrature; 1 for the Laplace approximation (exact for linear models).
     unit
-        Size of the random effects to be expected: sigma for linear models, 1 on a link scale.
+        Size of the random effects to be expected: about the residual sd of a row in a linear
+        model, 1 on a link scale.
     """
     columns, covariance = (
         coordinates(design, structure_of(design.random), _lower),

@@ -139,7 +139,7 @@ def choose_centring(model: Model, options: NUTS) -> dict[str, bool]:
                 if c.term == f and c.kind == "sd"
             ]
         )
-        if np.any(sds < 1e-3 * max(ml.sigma, 1e-12)):
+        if np.any(sds < 1e-3 * max(ml.relative_to, 1e-12)):
             out[term.name] = False
             continue
         spread = np.mean(np.diagonal(ml.mode_cov[f], axis1=1, axis2=2), axis=0)

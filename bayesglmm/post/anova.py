@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bayesglmm.errors import ChoiceError, check_choice
+from bayesglmm.model import not_estimable
 from bayesglmm.post.model_tests import model_table
 from bayesglmm.post.submodels import estimate_of
 from bayesglmm.post.term_tests import drop_table, type_table
@@ -96,12 +97,12 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
                 "refit=False belongs to the comparison of several fits; for tests of the terms "
                 "of one fit leave it out"
             )
-        aliased = fits[0].model.design.aliased
-        if aliased and type != "I":
+        design = fits[0].model.design
+        if design.aliased and type != "I":
             raise ChoiceError(
-                f"type={type!r}: {len(aliased)} coefficient(s) cannot be estimated "
-                f"({aliased[0]}), so averages over all levels do not exist. Use type='I', or "
-                "remove a term from the formula"
+                f"type={type!r} tests each term given the others, which needs all coefficients; "
+                f"{not_estimable(design)}. Remove what is not estimable from the formula, or merge "
+                "levels until every cell has data; or use type='I', each term given those before it"
             )
         return type_table(fits[0], type, test)
     if type != "III":

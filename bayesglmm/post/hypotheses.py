@@ -51,7 +51,9 @@ def columns_of(terms: Sequence[FixedTerm]) -> list[int]:
 
 def type_one(design: Design, terms: Sequence[FixedTerm], root: Array) -> list[Array]:
     """Each term given those before it. ``root'root`` is X'WX or the inverse covariance."""
-    return [_sequential(root, list(range(min(t.columns))), list(t.columns)) for t in terms]
+    return [
+        _sequential(root, list(range(min(t.columns, default=0))), list(t.columns)) for t in terms
+    ]
 
 
 def type_two(

@@ -24,14 +24,6 @@ from bayesglmm.laplace.curve import (
     sd_range,
     trace,
 )
-from bayesglmm.laplace.restricted import (
-    Fitted,
-    Maximum,
-    hold_coefficient,
-    hold_component,
-    hold_residual,
-)
-from bayesglmm.laplace.surface import threads, without_effects
 from bayesglmm.post.check import check_fit
 from bayesglmm.post.labels import Label, key_columns, labels, select
 from bayesglmm.post.tables import check_level, scale
@@ -211,6 +203,8 @@ def profile(fit: Fit, which: str | Sequence[str] | None = None, *, level: float 
     >>> bg.profile(m.fit(), "sd").confint()["conf_low"].round(2).to_list()
     [14.38, 3.8]
     """
+    from bayesglmm.laplace.surface import threads  # compiled: imported when it is needed
+
     check_fit(fit, "profile")
     level = check_level(level)
     if not isinstance(fit.posterior, MLPosterior) or not isinstance(fit.estimator, ML):
@@ -244,12 +238,19 @@ def _by_ml(fit: Fit) -> Fit:
 
 
 def _mixed(fit: Fit, posterior: MLPosterior, chosen: Sequence[Label], level: float) -> list[Curve]:
+    from bayesglmm.laplace.restricted import (
+        Fitted,
+        Maximum,
+        hold_coefficient,
+        hold_component,
+        hold_residual,
+    )
+
     model, at = fit.model, posterior.estimate
     assert isinstance(fit.estimator, ML)
     fitted = Fitted(model.design, model.likelihood, fit.estimator.nagq, at)
     parts = [label.at for label in labels(model) if isinstance(label.at, Component)]
-    unit = at.sigma if model.likelihood.is_linear else 1.0
-    units = np.array([unit / _rms(model.design, part) for part in parts])
+    units = np.array([at.relative_to / _rms(model.design, part) for part in parts])
     values = _settled(parts, at.component_values, units)
     spreads = np.sqrt(np.diag(at.component_cov))
 
@@ -295,6 +296,8 @@ def _without_effects(
     fit: Fit, posterior: MLPosterior, chosen: Sequence[Label], level: float
 ) -> list[Curve]:
     """Models without random effects: every point is a fit of the model without the column."""
+    from bayesglmm.laplace.surface import without_effects
+
     design, likelihood, at = fit.model.design, fit.model.likelihood, posterior.estimate
 
     def coefficient(column: int) -> Curve:

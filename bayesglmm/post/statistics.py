@@ -8,7 +8,6 @@ import numpy as np
 
 from bayesglmm.errors import ChoiceError
 from bayesglmm.families import Likelihood
-from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.post.check import check_fit
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
@@ -76,5 +75,7 @@ def _null_deviance(offset: np.ndarray, likelihood: Likelihood, intercept: bool) 
     if np.all(offset == 0.0):
         mean = np.average(likelihood.y, weights=likelihood.w)
         return likelihood.deviance(np.full(len(likelihood.y), mean))
+    from bayesglmm.laplace.glm import fit_glm  # compiled: imported when it is needed
+
     at = fit_glm(np.ones((len(offset), 1)), offset, likelihood)
     return likelihood.deviance(likelihood.link.inverse(at.eta))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
@@ -124,22 +125,34 @@ def _rows(
 
 
 def result_columns(fit: Fit, tests: Sequence[JointTest]) -> dict[str, Any]:
-    """``[sum_sq, mean_sq,] num_df, den_df, f_stat, p_value`` or ``chi_square, df, p_value``."""
+    """``[sum_sq, mean_sq,] num_df, den_df, f_stat, p_value`` or ``chi_square, df, p_value``.
+
+    Of a term without a coefficient of its own nothing is tested: its df are 0, the rest is null.
+    """
     num_df = np.array([t.num_df for t in tests])
-    p_value = [t.p_value if np.isfinite(t.p_value) else None for t in tests]
+    p_value = _finite([t.p_value for t in tests])
     if all(np.isinf(t.den_df) for t in tests):
         chi = [t.statistic * t.num_df for t in tests]
-        return {"chi_square": chi, "df": num_df, "p_value": p_value}
+        return {"chi_square": _finite(chi), "df": num_df, "p_value": p_value}
     statistic = np.array([t.statistic for t in tests])
     squares: dict[str, Any] = {}
     if fit.model.likelihood.is_linear:
         sigma = estimate_of(fit, "anova").sigma
         mean = statistic / np.array([t.scaling for t in tests]) * sigma**2
-        squares = {"sum_sq": mean * num_df, "mean_sq": mean}
-    den_df = [t.den_df if np.isfinite(t.den_df) else None for t in tests]
+        squares = {"sum_sq": _finite(mean * num_df), "mean_sq": _finite(mean)}
     return {
-        **squares, "num_df": num_df, "den_df": den_df, "f_stat": statistic, "p_value": p_value,
-    }  # fmt: skip
+        **squares,
+        "num_df": num_df,
+        "den_df": _finite([t.den_df for t in tests]),
+        "f_stat": _finite(statistic),
+        "p_value": p_value,
+    }
+
+
+def _finite(values: Iterable[float]) -> pl.Series:
+    """The values, null for those that are not finite."""
+    found = [float(v) if np.isfinite(v) else None for v in values]
+    return pl.Series(found, dtype=pl.Float64)
 
 
 def _likelihood_ratios(fit: Fit, type: str, terms: Sequence[FixedTerm]) -> dict[str, Any]:
@@ -156,7 +169,9 @@ def _likelihood_ratios(fit: Fit, type: str, terms: Sequence[FixedTerm]) -> dict[
     chi, df = [], []
     rows = type_three(fit.model.design, terms) if type == "III" else [np.zeros((0, p))] * len(terms)
     for term, L in zip(terms, rows, strict=True):
-        if type == "III":
+        if not term.columns:  # the model without it is the same
+            chi.append(0.0)
+        elif type == "III":
             small = refitted(fit, X @ complement(L.T).T, f"anova: without {term.label}").loglik
             chi.append(2.0 * (loglik(range(p)) - small))
         else:
@@ -176,7 +191,7 @@ def chi_square_columns(chi: Sequence[float], df: Sequence[int]) -> dict[str, Any
     values = np.array(chi, dtype=np.float64)
     values = np.where((values < 0.0) & (values > -1e-6), 0.0, values)
     p = chdtrc(np.array(df), np.maximum(values, 0.0))
-    return {"chi_square": values, "df": np.array(df), "p_value": p}
+    return {"chi_square": values, "df": np.array(df), "p_value": _finite(p)}
 
 
 def drop_table(fit: Fit, test: str) -> Table:
@@ -195,17 +210,18 @@ def drop_table(fit: Fit, test: str) -> Table:
     ]
     npar = [whole.n_parameters, *(e.n_parameters for e in fits)]
     logliks = [whole.loglik, *(e.loglik for e in fits)]
-    columns = chi_square_columns(
+    found = chi_square_columns(
         [2.0 * (whole.loglik - e.loglik) for e in fits],
         [whole.n_parameters - e.n_parameters for e in fits],
     )
+    columns = [(name, pl.Series(values)) for name, values in found.items()]
     method = "ML" if whole.method == "ML" else fit.method
     return table(
         {
             "term": ["<none>", *(t.label for t in terms)],
             "npar": npar,
             "AIC": [2.0 * k - 2.0 * v for k, v in zip(npar, logliks, strict=True)],
-            **{name: [None, *np.asarray(values).tolist()] for name, values in columns.items()},
+            **{name: pl.Series([None, *values], dtype=values.dtype) for name, values in columns},
         },
         f"Single-term deletions · {method} · {describe(fit, 'lrt')}",
     )

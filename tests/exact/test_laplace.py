@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_info
 import bayesglmm as bg
 from bayesglmm.families import FAMILIES, LINKS, Likelihood, compiled
 from bayesglmm.families.compiled import Density
-from bayesglmm.laplace import kernels
+from bayesglmm.laplace import chain, kernels, pirls
 from bayesglmm.laplace.covariance import canonical, covariance_of, sd_corr
 from bayesglmm.laplace.factor import (
     covariance_blocks,
@@ -27,7 +27,7 @@ from bayesglmm.laplace.factor import (
     solve,
     variance_at,
 )
-from bayesglmm.laplace.marginal import laplace
+from bayesglmm.laplace.marginal import laplace, laplace_profiled
 from bayesglmm.laplace.pirls import Problem
 from bayesglmm.laplace.pls import (
     deviance,
@@ -121,7 +121,11 @@ def coordinates_of(X: np.ndarray, terms: tuple[Term, ...]) -> Coordinates:
     structure = structure_of(terms)
     Z = np.concatenate([terms[f].Z for f in structure.order], axis=1)
     return Coordinates(
-        X, np.eye(X.shape[1]), structure, Z, tuple(np.eye(t.Z.shape[1]) for t in terms)
+        np.ascontiguousarray(X),
+        np.eye(X.shape[1]),
+        structure,
+        Z,
+        tuple(np.eye(t.Z.shape[1]) for t in terms),
     )
 
 
@@ -173,6 +177,41 @@ def differences(problem: Problem, x: np.ndarray, k: int = 1) -> np.ndarray:
         return (evaluate(problem, x + step, k)[0] - evaluate(problem, x - step, k)[0]) / (2 * h)
 
     return np.array([(4 * slope(j, 1e-3) - slope(j, 2e-3)) / 3 for j in range(len(x))])
+
+
+# Modes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("most", [2, 100])
+@pytest.mark.parametrize("link", ["logit", "probit"])
+@pytest.mark.parametrize("structure", ["slope", "crossed"])
+def test_all_of_the_modes_is_from_one_point(
+    monkeypatch: pytest.MonkeyPatch, structure: str, link: str, most: int, joint: bool
+) -> None:
+    """Also where the search gave up: after two steps it is not there yet."""
+    monkeypatch.setattr(pirls, "_MAX_STEPS", most)
+    problem, x = problem_of(structure, "binomial", link)
+    m = problem.covariance.size
+    at = problem.columns.structure
+    lam, beta = at.pack(problem.covariance.lambdas(x[:m])), x[m:-1]
+    if joint:
+        modes, beta, _ = pirls.joint_modes(problem, beta, lam, problem.zeros())
+    else:
+        modes = pirls.conditional_modes(problem, beta, lam, problem.zeros())
+    assert modes.converged == (most == 100)
+    b, eta, l = np.empty_like(modes.b), np.empty_like(modes.eta), np.empty_like(modes.l)
+    fixed = problem.columns.X @ beta + problem.offset
+    kernels.predict(at.arrays, lam, problem.columns.Z, fixed, modes.u, b, eta)
+    value = problem.density(eta, 1.0, l) - 0.5 * np.vdot(modes.u, modes.u)
+    W, score = np.empty_like(modes.W), np.empty_like(modes.score)
+    kernels.cross_products(at.arrays, problem.columns.Z, -l[2], W)
+    kernels.sum_rows(at.arrays, problem.columns.Z, l[1][:, None], score)
+    assert modes.f == pytest.approx(value, rel=1e-12)
+    assert modes.factor.logdet == pytest.approx(factorize(at, W, lam).logdet, rel=1e-12)
+    pairs = [(modes.b, b), (modes.eta, eta), (modes.l[1:], l[1:]), (modes.W, W)]
+    for found, wanted in [*pairs, (modes.score, score)]:
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-12)
 
 
 # Gradients ------------------------------------------------------------------------------------
@@ -233,6 +272,29 @@ def test_gradient_of_the_quadrature(family: str, link: str, structure: str, k: i
         np.testing.assert_allclose(at.theta, same.theta, rtol=1e-7, atol=1e-8)
     else:
         np.testing.assert_allclose(gradient, differences(problem, x, k), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("structure", ["scalar", "K=3", "uncorrelated", "nested", "three"])
+@pytest.mark.parametrize(("family", "link"), [("binomial", "logit"), ("poisson", "log")])
+def test_one_compiled_call_says_the_same(
+    monkeypatch: pytest.MonkeyPatch, family: str, link: str, structure: str
+) -> None:
+    problem, x = problem_of(structure, family, link)
+    theta, beta = x[: problem.covariance.size], x[problem.covariance.size : -1]
+    start = problem.zeros()
+
+    def both() -> tuple[list[float], list[np.ndarray]]:
+        at = laplace(problem, theta, beta, 1.0, start)
+        profiled, best, beside = laplace_profiled(problem, theta, beta, 1.0, start)
+        found = [at.theta, at.beta, profiled.theta, best, beside.schur, profiled.modes.b]
+        return [at.loglik, profiled.loglik], found
+
+    values, arrays = both()
+    monkeypatch.setattr(Problem, "in_one_call", False)
+    expected, others = both()
+    assert values == pytest.approx(expected, rel=1e-12)
+    for array, other in zip(arrays, others, strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-9, atol=1e-9)
 
 
 # Values ---------------------------------------------------------------------------------------
@@ -628,7 +690,7 @@ def test_every_kernel_is_compiled_for_one_type_of_arguments() -> None:
         model.fit(bg.ML(nagq=nagq))
     fit = bg.lmer("Reaction ~ Days + (Days|Subject)", bg.load_dataset("sleepstudy")).fit("reml")
     fit.predict({"Days": [1, 2], "Subject": ["308", "309"]})
-    for module in (kernels, compiled):
+    for module in (kernels, chain, compiled):
         for name, kernel in vars(module).items():
             assert len(getattr(kernel, "signatures", ())) <= 1, name
 

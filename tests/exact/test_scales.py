@@ -1,4 +1,4 @@
-"""Units and origins of covariates change no fit: they only move between coefficients."""
+"""Units and origins of covariates, and the unit of weights, change no fit: they move numbers."""
 
 from __future__ import annotations
 
@@ -73,6 +73,90 @@ def test_prediction_errors_of_overlapping_terms() -> None:
     two = bg.lmer("y ~ x + (1|g) + (0+x|g)", data()).fit().predict()
     assert np.allclose(one["estimate"], two["estimate"], atol=1e-6)
     assert np.allclose(one["std_error"], two["std_error"], rtol=1e-4)
+
+
+def weighted(unit: float, formula: str, **options: object) -> bg.Fit:
+    rows = data()
+    weights = unit * np.random.default_rng(2).gamma(2.0, 0.5, len(rows))
+    return bg.lmer(formula, rows, weights=weights).fit("ml", **options)
+
+
+@pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+@pytest.mark.parametrize("unit", [1e-8, 1e-4, 3.0, 1e4, 1e8])
+@pytest.mark.parametrize(
+    ("formula", "options"),
+    [
+        ("y ~ x + (1|g)", {}),
+        ("y ~ x + (x|g)", {"reml": True}),
+        ("y ~ x + (1|g) + (1|h)", {"reml": True, "df": "kenward-roger"}),  # h says nothing
+    ],
+)
+def test_the_unit_of_weights_belongs_to_sigma(
+    formula: str, options: dict[str, object], unit: float
+) -> None:
+    """Variances are sigma^2 / w: weights c w with sigma^2 c are the same model."""
+    plain, other = weighted(1.0, formula, **options), weighted(unit, formula, **options)
+    assert other.loglik == pytest.approx(plain.loglik, abs=1e-9)
+    assert other.outcome.notes == plain.outcome.notes
+    assert other.outcome.singular == plain.outcome.singular
+    sd, wanted = (f.varcorr.filter(group="g", kind="sd")["estimate"] for f in (other, plain))
+    assert np.allclose(sd, wanted, rtol=1e-6)
+    sigma, wanted = (f.statistics["sigma"][0] for f in (other, plain))
+    assert sigma == pytest.approx(wanted * np.sqrt(unit), rel=1e-8)
+    for column in ("estimate", "std_error", "df"):
+        assert np.allclose(other.params[column], plain.params[column], rtol=1e-5)
+    for name in ("estimate", "std_error"):
+        assert np.allclose(other.ranef[name], plain.ranef[name], rtol=1e-5, atol=1e-9)
+
+
+LINEAR = {
+    "lm": lambda d, w: bg.lm("y ~ x", d, weights=w).fit(),
+    "lmer": lambda d, w: bg.lmer("y ~ x + (1|g)", d, weights=w).fit(),
+}
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+@pytest.mark.parametrize("name", LINEAR)
+def test_the_unit_of_the_response(name: str, unit: float) -> None:
+    rows = data()
+    weights = np.random.default_rng(2).gamma(2.0, 0.5, len(rows))
+    plain = LINEAR[name](rows, weights)
+    for w in (1.0, 1e-24, 1e24):
+        other = LINEAR[name](rows.with_columns(y=unit * pl.col("y")), w * weights)
+        assert other.outcome.converged and not other.outcome.notes
+        density = plain.loglik - len(rows) * np.log(unit)
+        assert other.loglik == pytest.approx(density, abs=1e-8)
+        assert other.statistics["sigma"][0] == pytest.approx(
+            plain.statistics["sigma"][0] * unit * np.sqrt(w), rel=1e-7
+        )
+        for column in ("estimate", "std_error"):
+            assert np.allclose(other.params[column] / unit, plain.params[column], rtol=1e-6)
+
+
+def test_profiles_know_the_unit_of_weights() -> None:
+    plain, other = (
+        bg.profile(weighted(unit, "y ~ x + (1|g)"), "sd", level=0.95).confint()
+        for unit in (1.0, 1e8)
+    )
+    assert np.allclose(other["conf_low"], plain["conf_low"], rtol=1e-5)
+    assert np.allclose(other["conf_high"], plain["conf_high"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [1e2, 1e5, 1e8])
+def test_what_counts_as_zero_depends_on_the_information(mean: float) -> None:
+    """Counts of 1e8 tell an sd of 6e-5 from none.
+
+    With many events log totals are as good as normal with variance sd^2 + 1 / mean.
+    """
+    rng = np.random.default_rng(1)
+    g = np.repeat(np.arange(40), 10)
+    sd = 0.6 / np.sqrt(mean)
+    y = rng.poisson(mean * np.exp(sd * rng.normal(size=40)[g]))
+    totals = y.reshape(40, 10).sum(axis=1)
+    wanted = np.sqrt(np.var(np.log(totals)) - 1.0 / totals.mean())
+    fit = bg.glmer("y ~ 1 + (1|g)", {"y": y, "g": g.astype(str)}, family="poisson").fit()
+    assert fit.outcome.converged and not fit.outcome.singular
+    assert fit.varcorr["estimate"][0] == pytest.approx(wanted, rel=1.0 / np.sqrt(mean))
 
 
 @pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")

@@ -488,3 +488,45 @@ def test_inflation_of_a_term_of_several_columns() -> None:
     )
     with pytest.raises(bg.ChoiceError, match="two terms or more"):
         bg.vif(bg.lm("mpg ~ wt", bg.load_dataset("mtcars")).fit())
+
+
+ALIASED = {
+    "lm": lambda f, d: bg.lm(f, d).fit(),
+    "lmer": lambda f, d: lmer(f + " + (1|Subject)", d),
+    "Kenward-Roger": lambda f, d: bg.lmer(f + " + (1|Subject)", d).fit("reml", df="kenward-roger"),
+    "glm": lambda f, d: bg.glm(f.replace("Reaction", "slow"), d, family="binomial").fit(),
+}
+
+
+@pytest.mark.parametrize("test", ["auto", "wald", "lrt"])
+@pytest.mark.parametrize("kind", ALIASED)
+def test_a_term_that_adds_no_column_has_no_df(
+    kind: str, test: Literal["auto", "wald", "lrt"]
+) -> None:
+    """Type I tests of the other terms are those without it, as in R's ``anova``."""
+    data = sleep().with_columns(
+        hours=24 * pl.col("Days"), slow=pl.col("Reaction") > 300, odd=pl.col("Days") % 2
+    )
+    fit = ALIASED[kind]("Reaction ~ Days + hours + odd", data)
+    found = fit.anova(type="I", test=test)
+    wanted = ALIASED[kind]("Reaction ~ Days + odd", data).anova(type="I", test=test)
+    assert found["term"].to_list() == ["Days", "hours", "odd"]
+    for column in wanted.columns[1:]:
+        np.testing.assert_allclose(found[column].gather([0, 2]), wanted[column], rtol=1e-6)
+    nothing = found.row(1, named=True)
+    assert nothing.pop("term") == "hours"
+    assert set(nothing.values()) == {0, None}
+    assert nothing["df" if "df" in nothing else "num_df"] == 0 and nothing["p_value"] is None
+    dropped = fit.drop1()
+    assert dropped["p_value"].to_list()[:3] == [None] * 3  # Days is in the span of hours
+    assert dropped["df"].to_list() == [None, 0, 0, 1]
+    assert dropped["p_value"].is_nan().sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["II", "III"])
+def test_tests_of_aliased_terms_say_what_to_do(kind: Type) -> None:
+    data = sleep().with_columns(hours=24 * pl.col("Days"), late=pl.col("Days") * 2 + 1)
+    fit = lmer("Reaction ~ Days + hours + late + (1|Subject)", data)
+    words = rf"type='{kind}'.*2 coefficients not estimable: hours = .*; late = .*Remove.*type='I'"
+    with pytest.raises(bg.ChoiceError, match=words):
+        fit.anova(type=kind)
