@@ -153,6 +153,7 @@ def problem_of(structure: str, family: str, link: str) -> tuple[Problem, np.ndar
         theta = 0.1 * theta
     likelihood = Likelihood(FAMILIES[family], LINKS[link], y, w)
     offset = (0.01 if (family, link) in BOUNDED else 0.2) * rng.normal(size=N)
+    offset.setflags(write=False)  # as a design's
     problem = Problem(coordinates_of(X, terms), offset, Density(likelihood), covariance)
     return problem, np.concatenate([theta, beta, [np.log(0.8)]])
 
