@@ -115,9 +115,9 @@ def modes(s, lam, Z, X, offset, model, sigma, limits, joint, beta, beside, u, at
     """Conditional modes by penalised Newton steps, those of beta too if ``joint``.
 
     ``limits`` are the squared decrement that counts as none, that of a start which may be worse
-    than none, and the most steps. ``u`` is the start and becomes the mode, as ``beta`` does if
-    joint. Filled there: ``at`` = (b, eta, l, score, W, H), and ``beside`` = (cross, solved,
-    schur) if joint.
+    than none, and the least and the most steps. ``u`` is the start and becomes the mode, as
+    ``beta`` does if joint. Filled there: ``at`` = (b, eta, l, score, W, H), and ``beside`` =
+    (cross, solved, schur) if joint.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def modes(s, lam, Z, X, offset, model, sigma, limits, joint, beta, beside, u, at
     """
     b, eta, l, score, W, H = at
     cross, solved, schur = beside
-    exact, far, most = limits
+    exact, far, least, most = limits
     n, m, p = len(eta), len(u), len(beta)
     w, scaled, step, fixed = np.empty(n), np.empty((m, 1)), np.empty((m, 1)), np.empty(n)
     new_u, new_b, new_eta, new_l = np.empty((m, 1)), np.empty((m, 1)), np.empty(n), np.empty((4, n))
@@ -172,7 +172,7 @@ def modes(s, lam, Z, X, offset, model, sigma, limits, joint, beta, beside, u, at
                 for c in range(p):
                     step[j, 0] -= solved[j, c] * new_beta[c]
             pull[:] = new_beta
-        if decrement < exact * (1.0 + abs(f) * 1e-8):
+        if k >= least and decrement < exact * (1.0 + abs(f) * 1e-8):
             return 0, f, logdet
         if k == 0 and decrement > far:  # a start that may be worse than none
             new_u[:] = 0.0

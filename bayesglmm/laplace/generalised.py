@@ -22,7 +22,7 @@ from bayesglmm.laplace.factor import inverse_blocks
 from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, negligible, settle
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
-from bayesglmm.laplace.optimise import Optimum, bfgs, maximise
+from bayesglmm.laplace.optimise import Optimum, bfgs, forward_step, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pirls import EXACT, Border, Problem, border
 from bayesglmm.laplace.quadrature import adaptive
@@ -34,6 +34,7 @@ _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is 
 _LARGEST_THETA = 1e4
 _STEPS = (0.2, 0.1)  # largest expected size of a change in theta and in log sigma
 _PLATEAU = 1e-9  # relative information of a direction of beta below which there is none
+_NEAR = 1e-4  # in theta and in standard errors: farther than the steps of forward differences
 _ROUGH = 1e-2  # squared distance in standard errors at which the profiled search hands over
 
 
@@ -66,13 +67,19 @@ class _Starts:
         self.best = self.last = (np.zeros(0), b)
         self.height = -np.inf
 
-    def at(self, x: Array) -> Array:
+    def at(self, x: Array) -> tuple[Array, int]:
+        """The start, and the Newton steps to take at least.
+
+        Near points are those of differences, whose modes need all their digits.
+        """
         (centre, b), (before, other) = self.best, self.last
         if len(centre) != len(x):
-            return other
+            return other, 0
         if np.abs(x + before - 2.0 * centre).max() < 1e-14:
-            return np.asarray(2.0 * b - other)
-        return b if ((x - centre) ** 2).sum() < ((x - before) ** 2).sum() else other
+            return np.asarray(2.0 * b - other), 0
+        away, between = ((x - centre) ** 2).sum(), ((x - before) ** 2).sum()
+        least = 2 if min(away, between) < _NEAR**2 else 0
+        return (b if away < between else other), least
 
     def learn(self, x: Array, value: float, b: Array) -> None:
         self.last = (x, b)
@@ -129,6 +136,7 @@ class _Joint:
 
     def __init__(self, problem: Problem, nagq: int, root: Array, b: Array) -> None:
         self.problem, self.root, self.starts = problem, root, _Starts(b)
+        self.centre: tuple[tuple[Array, Point], ...] = ()  # of differences, with its modes
         self.k, self.p = problem.covariance.size, problem.p
         has_scale = int(problem.density.likelihood.family.has_scale)
         end = self.k + self.p
@@ -136,10 +144,16 @@ class _Joint:
         self.evaluate = laplace if nagq == 1 else partial(adaptive, k=nagq)
 
     def at(self, x: Array) -> Point:
+        if self.centre and np.array_equal(x, self.centre[0][0]):
+            return self.centre[0][1]
         theta, beta, log_sigma = self.split(x)
-        value = self.evaluate(self.problem, theta, beta, _sigma(log_sigma), self.starts.at(x))
+        start, least = self.starts.at(x)
+        value = self.evaluate(self.problem, theta, beta, _sigma(log_sigma), start, least)
+        point = Point(theta, beta, log_sigma, value)
+        if least and np.array_equal(x, self.starts.best[0]):
+            self.centre = ((x, point),)
         self.starts.learn(x, value.loglik, value.modes.b)
-        return Point(theta, beta, log_sigma, value)
+        return point
 
     def split(self, x: Array) -> tuple[Array, Array, Array]:
         return x[: self.k], self.root @ x[self.k : self.k + self.p], x[self.k + self.p :]
@@ -228,7 +242,14 @@ def _all_together(
     known[np.ix_(joint.order, joint.order)] = np.linalg.inv(metric)
     gamma = np.linalg.solve(joint.root, point.beta)
     first = np.concatenate([point.theta, gamma, point.log_sigma])
-    best = maximise(_Guarded(joint), first, scale, metric=lambda: known, fixed_metric=True)
+    best = maximise(
+        _Guarded(joint),
+        first,
+        scale,
+        metric=lambda: known,
+        fixed_metric=True,
+        forward=forward_step(len(problem.offset)),
+    )
     return joint, best, scale
 
 

@@ -17,7 +17,7 @@ from bayesglmm.laplace.covariance import (
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, negligible, settle
 from bayesglmm.laplace.kenward_roger import kenward_roger
-from bayesglmm.laplace.optimise import maximise
+from bayesglmm.laplace.optimise import forward_step, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pls import (
     LinearProblem,
@@ -31,6 +31,7 @@ from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
 _LARGE = 500  # columns of the dense block from which an evaluation is dear
+_DEAR_STEP = 1e-5  # of the differences there
 
 
 def linear_mixed(
@@ -54,7 +55,7 @@ def linear_mixed(
         design.n,
         known_residual=False,
     )
-    forward = structure.q >= _LARGE
+    forward = _DEAR_STEP if structure.q >= _LARGE else forward_step(design.n)
     best = maximise(objective, start, scale, metric=objective.information, forward=forward)
     zero = negligible(structure, problem.W)
     if at_edge(covariance, best, zero):

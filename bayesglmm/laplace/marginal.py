@@ -43,19 +43,23 @@ class Value:
     modes: Modes
 
 
-def laplace(problem: Problem, theta: Array, beta: Array, sigma: float, start: Array) -> Value:
+def laplace(
+    problem: Problem, theta: Array, beta: Array, sigma: float, start: Array, least: int = 0
+) -> Value:
     """Laplace log-likelihood and gradient at (theta, beta, sigma).
+
+    ``start`` and ``least`` are those of `pirls.conditional_modes`.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         If the information at the modes is not positive definite.
     """
-    found = _in_one_call(problem, theta, beta, sigma, start, EXACT, joint=False)
+    found = _in_one_call(problem, theta, beta, sigma, start, limits(EXACT, least), joint=False)
     if found is not None:
         return found[0]
     lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
-    modes = conditional_modes(problem, beta, lam, start, sigma)
+    modes = conditional_modes(problem, beta, lam, start, sigma, least)
     return _laplace_at(problem, modes, sigma, ())
 
 
@@ -76,7 +80,7 @@ def laplace_profiled(
     -------
     Value, (p,) beta, Border
     """
-    found = _in_one_call(problem, theta, beta, sigma, start, exact, joint=True)
+    found = _in_one_call(problem, theta, beta, sigma, start, limits(exact), joint=True)
     if found is not None:
         return found
     lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
@@ -90,7 +94,7 @@ def _in_one_call(
     beta: Array,
     sigma: float,
     start: Array,
-    exact: float,
+    within: tuple[float, float, int, int],
     *,
     joint: bool,
 ) -> tuple[Value, Array, Border] | None:
@@ -116,7 +120,7 @@ def _in_one_call(
         problem.offset,
         problem.density.compiled,
         sigma,
-        limits(exact),
+        within,
         joint,
         theta,
         beta,

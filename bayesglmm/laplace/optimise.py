@@ -30,7 +30,8 @@ _TOO_LONG = 0.25  # share of a step at which the metric that gave it was no guid
 _NOISE = 1e-10
 # Differences of a gradient that is exact to about 1e-10: error about 1e-7 from either side.
 _STEP = 5e-4
-_SMALL_STEP = 1e-5
+_SMALL_STEP = 1e-6  # of forward differences for a thousand rows or fewer; rounding grows with rows
+_MANY_ROWS = 100_000
 _BEND = 0.2  # how far from linear a gradient may be over two steps, relative to its change
 
 
@@ -61,24 +62,32 @@ class Optimum:
     trace: tuple[float, ...]
 
 
+def forward_step(rows: int) -> float:
+    """The step at which forward differences are as exact as central ones; 0 where none is."""
+    return _SMALL_STEP * math.sqrt(max(rows, 1000) / 1000) if rows < _MANY_ROWS else 0.0
+
+
 def hessian(
-    objective: Objective, x: Array, scale: Array, gradient: Array, *, forward: bool = False
+    objective: Objective, x: Array, scale: Array, gradient: Array, *, forward: float = 0.0
 ) -> Array:
     """Symmetrised differences of the gradient, which is ``gradient`` at x.
 
     Central ones with steps ``5e-4 * scale``; they are shortened near the edge of the objective's
     domain, and where the gradient is far from linear (beside estimates that run to infinity);
-    beyond repair the column is zero, as of a direction that is not identified.
+    beyond repair the column is zero, as of a direction that is not identified. The error is
+    about 1e-7.
 
-    ``forward`` takes one small step only, half the cost: for a gradient without an inner
-    iteration, exact to rounding. Its error is about 1e-6, too.
+    Where ``forward`` is not zero, forward ones with steps ``forward * scale``, at half the cost:
+    for a gradient that is exact to rounding. The error is about ``forward``.
     """
     size = len(x)
     out = np.zeros((size, size))
+    if forward:
+        gradient = objective(x)[1]  # once more: now it is known to be the centre of differences
     for k in range(size):
         step, straightest = np.zeros(size), np.inf
         if forward:
-            step[k] = _SMALL_STEP * scale[k]
+            step[k] = forward * scale[k]
             slope = (objective(x + step)[1] - gradient) / step[k]
             if np.isfinite(slope).all():
                 out[:, k] = slope
@@ -105,7 +114,7 @@ def maximise(
     *,
     metric: Metric | None = None,
     fixed_metric: bool = False,
-    forward: bool = False,
+    forward: float = 0.0,
 ) -> Optimum:
     """Maximise from ``start``; ``scale`` is the expected size of a change in each entry.
 
@@ -119,7 +128,7 @@ def maximise(
     fixed_metric
         Whether it is the same everywhere: then it serves at the start only.
     forward
-        Whether the Hessian may come from forward differences; see :func:`hessian`.
+        Step of forward differences for the Hessian, 0 for central ones; see :func:`hessian`.
     """
     evaluations = 0
 

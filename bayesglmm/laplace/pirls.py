@@ -122,7 +122,12 @@ class Border:
 
 
 def conditional_modes(
-    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float = 1.0
+    problem: Problem,
+    beta: Array,
+    lam: Array,
+    start: Array,
+    sigma: float = 1.0,
+    least: int = 0,
 ) -> Modes:
     """Modes of u given beta and Lambda.
 
@@ -135,20 +140,23 @@ def conditional_modes(
         replaced by zeros where they are worse.
     sigma
         Scale of the family, 1 where it has none.
+    least
+        Newton steps to take even where the first would do: two, each squaring what is left, give
+        modes near the start all their digits.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         If H is not positive definite at the mode found.
     """
-    found = _chain_newton(problem, beta, lam, start, sigma)
+    found = _chain_newton(problem, beta, lam, start, sigma, least)
     if found is not None:
         return found
-    return _newton(problem, beta, lam, start, sigma, joint=False)[0]
+    return _newton(problem, beta, lam, start, sigma, joint=False, least=least)[0]
 
 
 def _chain_newton(
-    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float
+    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float, least: int
 ) -> Modes | None:
     """The same in one compiled loop, where there is no trailing part and the family is compiled.
 
@@ -166,7 +174,7 @@ def _chain_newton(
         problem.offset,
         problem.density.compiled,
         sigma,
-        limits(),
+        limits(EXACT, least),
         False,
         beta,
         NO_BORDER,
@@ -178,9 +186,9 @@ def _chain_newton(
     return modes_of(problem, lam, u, at, sigma, status, f, logdet)
 
 
-def limits(exact: float = EXACT) -> tuple[float, float, int]:
+def limits(exact: float = EXACT, least: int = 0) -> tuple[float, float, int, int]:
     """Of the search for the modes, as `chain.modes` takes them."""
-    return exact, _FAR, _MAX_STEPS
+    return exact, _FAR, least, _MAX_STEPS
 
 
 Work = tuple[Array, Array, Array, Array, Array, Array]
@@ -268,6 +276,7 @@ def _newton(
     *,
     joint: bool,
     exact: float = EXACT,
+    least: int = 0,
 ) -> tuple[Modes, Array]:
     structure, X, Z = problem.columns.structure, problem.columns.X, problem.columns.Z
     density, s, n = problem.density, structure.arrays, len(problem.offset)
@@ -307,7 +316,7 @@ def _newton(
             beta_step = beside.solve(pull)
             step = step - (beside.solved @ beta_step)[:, None]
             decrement += float(pull @ beta_step)
-        if decrement < exact * (1.0 + abs(f) * 1e-8):
+        if k >= least and decrement < exact * (1.0 + abs(f) * 1e-8):
             converged = True
             break
         if k == 0 and decrement > _FAR and u.any():

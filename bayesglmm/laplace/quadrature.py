@@ -37,7 +37,14 @@ def nodes_and_log_weights(k: int, dimension: int) -> tuple[Array, Array]:
 
 
 def adaptive(
-    problem: Problem, theta: Array, beta: Array, sigma: float, start: Array, k: int
+    problem: Problem,
+    theta: Array,
+    beta: Array,
+    sigma: float,
+    start: Array,
+    least: int = 0,
+    *,
+    k: int,
 ) -> Value:
     """Quadrature log-likelihood with k nodes per effect, and its gradient.
 
@@ -51,7 +58,7 @@ def adaptive(
     s, (J, K) = structure.arrays, (int(v) for v in structure.terms[0, :2])
     lam = structure.pack(problem.covariance.lambdas(theta))
     fixed = columns.X @ beta + problem.offset
-    modes = conditional_modes(problem, beta, lam, start, sigma)
+    modes = conditional_modes(problem, beta, lam, start, sigma, least)
     L = np.tril(diagonal_blocks(structure, modes.factor.H)[0])  # of every level's H
     Linv = np.linalg.inv(L)
     x, log_weight = nodes_and_log_weights(k, K)

@@ -194,7 +194,7 @@ def _generalised(problem: Problem, nagq: int) -> Objective:
             if nagq == 1:
                 at = laplace(problem, x[:k], x[first:], sigma, warm)
             else:
-                at = adaptive(problem, x[:k], x[first:], sigma, warm, nagq)
+                at = adaptive(problem, x[:k], x[first:], sigma, warm, k=nagq)
         except (np.linalg.LinAlgError, FloatingPointError):
             return -np.inf, np.zeros_like(x)
         warm = at.modes.b

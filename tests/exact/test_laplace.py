@@ -165,7 +165,7 @@ def evaluate(problem: Problem, x: np.ndarray, k: int = 1) -> tuple[float, np.nda
     if k == 1:
         at = laplace(problem, theta, beta, sigma, problem.zeros())
     else:
-        at = adaptive(problem, theta, beta, sigma, problem.zeros(), k)
+        at = adaptive(problem, theta, beta, sigma, problem.zeros(), k=k)
     return at.loglik, np.concatenate([at.theta, at.beta, [at.log_sigma]])
 
 
@@ -264,7 +264,7 @@ def test_gradient_of_the_quadrature(family: str, link: str, structure: str, k: i
     problem, x = problem_of(structure, family, link)
     theta, beta = x[: problem.covariance.size], x[problem.covariance.size : -1]
     sigma = float(np.exp(x[-1])) if problem.density.likelihood.family.has_scale else 1.0
-    at = adaptive(problem, theta, beta, sigma, problem.zeros(), k)
+    at = adaptive(problem, theta, beta, sigma, problem.zeros(), k=k)
     gradient = np.concatenate([at.theta, at.beta, [at.log_sigma]])
     if k == 1:
         same = laplace(problem, theta, beta, sigma, problem.zeros())
@@ -410,7 +410,7 @@ def test_quadrature_converges_to_the_integral(family: str, link: str) -> None:
     exact = brute_force(problem, float(x[0]), x[1:-1], sigma)
     errors = []
     for k in (1, 3, 7, 25, 61):
-        at = adaptive(problem, x[:1], x[1:-1], sigma, problem.zeros(), k)
+        at = adaptive(problem, x[:1], x[1:-1], sigma, problem.zeros(), k=k)
         errors.append(abs(at.loglik - exact))
     assert errors[-1] < 1e-8
     if link == "identity":
@@ -451,7 +451,7 @@ def test_vector_quadrature_converges_to_the_integral() -> None:
         total = stats.norm.logpdf(u).sum(axis=1) + part.log_density(eta).sum(axis=1)
         exact += special.logsumexp(total) + 2.0 * np.log(step)
     errors = [
-        abs(adaptive(problem, x[:m], x[m:-1], 1.0, problem.zeros(), k).loglik - exact)
+        abs(adaptive(problem, x[:m], x[m:-1], 1.0, problem.zeros(), k=k).loglik - exact)
         for k in (1, 3, 7, 21)
     ]
     assert errors[3] < 1e-7 and errors[2] < 1e-3 and errors[1] < errors[0]
