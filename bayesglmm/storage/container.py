@@ -64,18 +64,14 @@ def write(
         before is left as it was.
     """
     target = _path(path)
-    if target.is_dir():
-        raise FileError(f"{str(target)!r} is a directory; give the name of a file")
-    if not target.parent.is_dir():
-        raise FileError(f"there is no directory {str(target.parent)!r}; make it first")
-    _refuse_existing(target, overwrite)
     temporary = target.with_name(f".bayesglmm-{secrets.token_hex(8)}.part")
     try:
+        _check_target(target, overwrite)
         with open(temporary, "xb") as file:
             _archive(file, parts, versions)
             file.flush()
             os.fsync(file.fileno())
-        _refuse_existing(target, overwrite)
+        _check_target(target, overwrite)
         os.replace(temporary, target)
     except FileError:
         raise
@@ -99,22 +95,25 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, bytes], dict[str, str]
     """
     target = _path(path)
     shown = repr(str(target))
-    if target.is_dir():
-        raise FileError(f"{shown} is a directory; a saved fit is one file")
     try:
-        with open(target, "rb") as file:
-            return _parts(file, shown)
-    except FileError:
-        raise
+        file = open(target, "rb")  # noqa: SIM115
     except FileNotFoundError:
         raise FileError(f"there is no file {shown}{_nearby(target)}") from None
-    except PermissionError as problem:
-        raise FileError(f"{shown} cannot be read: {problem}") from None
-    except _BROKEN as problem:
-        reason = str(problem).strip("'\"") or type(problem).__name__
-        raise FileError(
-            f"{shown} is damaged or incomplete ({reason}); take a copy of it, or save the fit again"
-        ) from None
+    except IsADirectoryError:
+        raise FileError(f"{shown} is a directory; a saved fit is one file") from None
+    except OSError as problem:
+        raise FileError(f"{shown} cannot be read: {problem}") from problem
+    with file:
+        try:
+            return _parts(file, shown)
+        except FileError:
+            raise
+        except _BROKEN as problem:
+            reason = str(problem).strip("'\"") or type(problem).__name__
+            raise FileError(
+                f"{shown} is damaged or incomplete ({reason}); take a copy of it, or save the fit "
+                "again"
+            ) from None
 
 
 def _parts(file: io.BufferedReader, shown: str) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -174,7 +173,11 @@ def _path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(os.fspath(path)))
 
 
-def _refuse_existing(target: Path, overwrite: bool) -> None:
+def _check_target(target: Path, overwrite: bool) -> None:
+    if target.is_dir():
+        raise FileError(f"{str(target)!r} is a directory; give the name of a file")
+    if not target.parent.is_dir():
+        raise FileError(f"there is no directory {str(target.parent)!r}; make it first")
     if not overwrite and target.exists():
         raise FileError(
             f"{str(target)!r} exists; save(path, overwrite=True) replaces it, or give another name"

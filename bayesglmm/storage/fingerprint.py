@@ -67,7 +67,7 @@ def check_data(
             f"{', '.join(map(repr, missing))}{nearest(missing[0], frame.columns)}; the fit used "
             f"{', '.join(map(repr, saved))}"
         )
-    found = fingerprints(frame.select(saved))
+    found = fingerprints(frame.select(list(saved)))
     differing = [name for name in saved if found[name] != saved[name]]
     if not differing:
         return

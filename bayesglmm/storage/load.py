@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import polars as pl
 from bayesglmm.design import Design
 from bayesglmm.design.columns import read as read_table
 from bayesglmm.design.recipe import Recipe
-from bayesglmm.errors import BayesglmmError, DataError, FileError
+from bayesglmm.errors import DataError, FileError
 from bayesglmm.families import find_family, find_link
 from bayesglmm.model import Model
 from bayesglmm.posterior.sampled import SampledPosterior
@@ -76,31 +77,34 @@ def load(path: str | os.PathLike[str], data: object = None) -> Fit:
     from bayesglmm.fit import Fit
 
     contents, versions = read(path)
-    parts = Parts(contents)
     shown = repr(os.fspath(path))
-    try:
+    parts = Parts(contents)
+    with _understanding(shown, versions):
         record = json.loads(contents[MODEL])
         recipe: Recipe = decode(record["model"]["design"], parts)
         stored = pl.read_parquet(io.BytesIO(contents[DATA])) if DATA in contents else None
-        frame = _frame(record["data"], recipe, stored, data, shown)
-        design = recipe.design(frame)
+    design = recipe.design(_frame(record["data"], recipe, stored, data, shown))
+    with _understanding(shown, versions):
         _check_shape(record["model"]["shape"], design, versions)
-        model = Model(
-            design,
-            family := find_family(record["model"]["family"]),
-            find_link(family, record["model"]["link"]),
-            decode(record["model"]["priors"], parts),
-        )
+        family = find_family(record["model"]["family"])
+        link = find_link(family, record["model"]["link"])
+        model = Model(design, family, link, decode(record["model"]["priors"], parts))
+        estimator = decode(record["estimator"], parts)
         posterior = decode(record["posterior"], parts, design)
         if isinstance(posterior, SampledPosterior):
             run = posterior.run
             posterior = replace(posterior, run=replace(run, tree=observed(run.tree, model)))
-        return Fit(model, decode(record["estimator"], parts), posterior)
+    return Fit(model, estimator, posterior)
+
+
+@contextlib.contextmanager
+def _understanding(shown: str, versions: Mapping[str, str]) -> Iterator[None]:
+    """Say of which file it is, and who wrote it, that something in it makes no sense."""
+    try:
+        yield
     except FileError as problem:
         raise FileError(f"{shown}: {problem}") from None
-    except BayesglmmError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, pl.exceptions.PolarsError) as problem:
+    except Exception as problem:
         raise FileError(
             f"{shown} cannot be understood ({type(problem).__name__}: {problem}); bayesglmm "
             f"{versions.get('bayesglmm', '?')} saved it"

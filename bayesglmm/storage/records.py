@@ -94,6 +94,9 @@ def encode(value: object, name: str, parts: Parts) -> Json:
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         parts.add_array(name, value)
         return {"array": name}
+    if is_tree(value):
+        parts.contents.update(tree_parts(value, name))
+        return {"draws": name}
     if isinstance(value, tuple | list):
         return [encode(v, f"{name}/{k}", parts) for k, v in enumerate(value)]
     if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
@@ -104,9 +107,6 @@ def encode(value: object, name: str, parts: Parts) -> Json:
         return {"again": "design"}
     if isinstance(value, Structure):
         return {"again": "structure"}
-    if is_tree(value):
-        parts.contents.update(tree_parts(value, name))
-        return {"draws": name}
     if is_dataclass(value) and _records().get(type(value).__name__) is type(value):
         if isinstance(value, Factor):  # the other triangle was never written
             value = replace(value, S=np.tril(value.S))
