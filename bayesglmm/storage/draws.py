@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from bayesglmm.model import Model
 
-__all__ = ["is_tree", "observed", "tree_from", "tree_parts", "without_data"]
+__all__ = ["is_tree", "layout_of", "observed", "tree_from", "tree_parts", "without_data"]
 
 _DATA = ("observed_data", "constant_data")
 
@@ -26,11 +26,21 @@ def tree_parts(tree: Any, name: str) -> dict[str, bytes]:
     from zarr.storage import MemoryStore
 
     keys: dict[str, Any] = {}
-    tree.to_zarr(MemoryStore(keys), zarr_format=3, consolidated=False)
+    store = MemoryStore(keys)
+    # A chunk of zeros would be left out, and with it the sign of -0.
+    tree.to_zarr(store, zarr_format=3, consolidated=False, write_empty_chunks=True)
     return {f"{name}/{key}": value.to_bytes() for key, value in keys.items()}
 
 
-def tree_from(contents: Mapping[str, bytes], name: str) -> Any:
+def layout_of(tree: Any) -> dict[str, list[list[str]]]:
+    """By group the names of its variables and coordinates, in order: Zarr has no order."""
+    return {
+        group: [list(map(str, part)) for part in (tree[group].data_vars, tree[group].coords)]
+        for group in tree.groups
+    }
+
+
+def tree_from(contents: Mapping[str, bytes], name: str, layout: Mapping[str, Any]) -> Any:
     """The DataTree again, in memory."""
     import xarray as xr
     from zarr.buffer.cpu import Buffer
@@ -43,7 +53,14 @@ def tree_from(contents: Mapping[str, bytes], name: str) -> Any:
         if key.startswith(start)
     }
     store: Any = MemoryStore(keys, read_only=True)
-    return xr.open_datatree(store, engine="zarr", consolidated=False).load()
+    tree: Any = xr.open_datatree(store, engine="zarr", consolidated=False).load()
+    ordered = {}
+    for group, (variables, coords) in layout.items():
+        part = tree[group].to_dataset(inherit=False)
+        ordered[group] = xr.Dataset(
+            {v: part[v].variable for v in variables}, {c: part[c] for c in coords}, part.attrs
+        )
+    return xr.DataTree.from_dict(ordered)
 
 
 def without_data(tree: Any) -> Any:
@@ -52,11 +69,9 @@ def without_data(tree: Any) -> Any:
 
 
 def observed(tree: Any, model: Model) -> Any:
-    """The tree with the response, where it was left out of the file."""
+    """The tree with the response, which was left out of the file."""
     import xarray as xr
 
-    if "observed_data" in tree:
-        return tree
     rows = np.asarray(model.design.rows)
     data = xr.Dataset({"y": ("obs", model.likelihood.y)}, coords={"obs": rows})
     return tree.assign({"observed_data": xr.DataTree(data)})

@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str], data: object = None) -> Fit:
         model = Model(design, family, link, decode(record["model"]["priors"], parts))
         estimator = decode(record["estimator"], parts)
         posterior = decode(record["posterior"], parts, design)
-        if isinstance(posterior, SampledPosterior):
+        if not record["data"]["stored"] and isinstance(posterior, SampledPosterior):
             run = posterior.run
             posterior = replace(posterior, run=replace(run, tree=observed(run.tree, model)))
     return Fit(model, estimator, posterior)

@@ -22,7 +22,7 @@ from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, FileError
 from bayesglmm.laplace.factor import Factor
 from bayesglmm.laplace.structure import Structure, structure_of
-from bayesglmm.storage.draws import is_tree, tree_from, tree_parts
+from bayesglmm.storage.draws import is_tree, layout_of, tree_from, tree_parts
 
 __all__ = ["Parts", "decode", "encode"]
 
@@ -96,7 +96,7 @@ def encode(value: object, name: str, parts: Parts) -> Json:
         return {"array": name}
     if is_tree(value):
         parts.contents.update(tree_parts(value, name))
-        return {"draws": name}
+        return {"draws": {"name": name, "layout": layout_of(value)}}
     if isinstance(value, tuple | list):
         return [encode(v, f"{name}/{k}", parts) for k, v in enumerate(value)]
     if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
@@ -148,7 +148,7 @@ def decode(json: Json, parts: Parts, design: Design | None = None) -> Any:
     if kind == "path":
         return Path(content)
     if kind == "draws":
-        return tree_from(parts.contents, content)
+        return tree_from(parts.contents, content["name"], content["layout"])
     if kind == "again" and design is not None:
         return design if content == "design" else structure_of(design.random)
     raise FileError(

@@ -53,9 +53,9 @@ def save(
     path
         Name of the file, taken as it is; ``.bglmm`` is customary.
     data
-        Whether the rows used, of the columns used, go into the file. Without them the file
-        still holds the names of levels and, for an ML fit, the fitted values; ``load`` then
-        needs the data.
+        Whether the rows used, of the columns used, go into the file. Without them ``load``
+        needs the data; the file still holds the names of levels, the fitted values of an ML
+        fit, and weights, offset or trials that were given as arrays.
     overwrite
         Whether to replace a file that is there.
 

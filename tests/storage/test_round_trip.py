@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ MODELS: dict[str, tuple[str, Any, dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@cache
 def made(name: str) -> bg.Fit:
     formula, data, options, fit = MODELS[name]
     with warnings.catch_warnings():
