@@ -169,7 +169,8 @@ def _archive(
 def _path(path: str | os.PathLike[str]) -> Path:
     """The file itself where the path is a link to it."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
-        raise FileError(f"path is {path!r}; give the name of a file, e.g. 'fit.bglmm'")
+        shown = repr(path) if isinstance(path, str | int | float | None) else type(path).__name__
+        raise FileError(f"path is {shown}; give the name of a file, e.g. 'fit.bglmm'")
     return Path(os.path.realpath(os.fspath(path)))
 
 
