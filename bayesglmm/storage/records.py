@@ -106,7 +106,7 @@ def encode(value: object, name: str, parts: Parts) -> Json:
     if isinstance(value, Design):
         return {"again": "design"}
     if isinstance(value, Structure):
-        return {"again": "structure"}
+        return {"again": "structure", "value": _outline(value)}
     if is_dataclass(value) and _records().get(type(value).__name__) is type(value):
         if isinstance(value, Factor):  # the other triangle was never written
             value = replace(value, S=np.tril(value.S))
@@ -150,10 +150,25 @@ def decode(json: Json, parts: Parts, design: Design | None = None) -> Any:
     if kind == "draws":
         return tree_from(parts.contents, content["name"], content["layout"])
     if kind == "again" and design is not None:
-        return design if content == "design" else structure_of(design.random)
+        return design if content == "design" else _structure(json["value"], design)
     raise FileError(
         f"the file holds a {kind!r}, which this version does not know; update bayesglmm"
     )
+
+
+def _outline(structure: Structure) -> Json:
+    """What decides the meaning of a factor's flat arrays."""
+    return [list(structure.order), structure.n_chain, structure.values, structure.q]
+
+
+def _structure(outline: Json, design: Design) -> Structure:
+    structure = structure_of(design.random)
+    if _outline(structure) != outline:
+        raise FileError(
+            "this version of bayesglmm eliminates the random effects in another order than the "
+            "one that saved the fit; fit the model again, or load it with that version"
+        )
+    return structure
 
 
 def _record(json: Mapping[str, Json], parts: Parts, design: Design | None) -> Any:

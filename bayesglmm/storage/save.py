@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["DATA", "MODEL", "save", "shape_of"]
 
 MODEL, DATA = "model.json", "data.parquet"
-_SOFTWARE = ("bayesglmm", "formulaic", "numpy", "polars", "scipy", "pymc", "nutpie")
+_SOFTWARE = ("formulaic", "numpy", "polars", "scipy", "pymc", "nutpie")
 
 
 def save(
@@ -174,7 +174,9 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    from bayesglmm import __version__
+
+    found = {"bayesglmm": __version__, "python": platform.python_version()}
     for name in _SOFTWARE:
         try:
             found[name] = version(name)

@@ -125,6 +125,18 @@ def test_without_data_the_response_is_not_among_the_draws(fit: bg.Fit, tmp_path:
     assert "observed_data" in fit.to_arviz()  # the fit itself keeps it
 
 
+def test_loaded_fits_are_compared_like_others(fit: bg.Fit, tmp_path: Path) -> None:
+    flat = bg.lmer("y ~ x + (1|g)", DATA)
+    ml, loaded = flat.fit(), bg.load(flat.fit().save(tmp_path / "ml.bglmm"))
+    again = bg.load(fit.save(tmp_path / "fit.bglmm"))
+    assert repr(bg.compare(loaded, ml)) == repr(bg.compare(ml, ml))
+    with pytest.raises(bg.BayesglmmError) as expected:
+        bg.compare(fit, ml)
+    with pytest.raises(bg.BayesglmmError) as found:
+        bg.compare(again, loaded)
+    assert str(found.value) == str(expected.value)
+
+
 def test_damaged_draws_are_not_read(fit: bg.Fit, tmp_path: Path) -> None:
     path = fit.save(tmp_path / "fit.bglmm")
     with zipfile.ZipFile(path) as archive:

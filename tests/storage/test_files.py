@@ -215,11 +215,24 @@ def test_records_of_other_versions(path: Path) -> None:
         lambda r: r["model"]["shape"]["sizes"][1].reverse()
     )
     assert "cannot be understood" in said(lambda r: r.pop("posterior"))
+    assert "holds a 'magic', which this version" in said(
+        lambda r: r["posterior"]["estimate"].update(beta={"magic": 1})
+    )
     assert "cannot be understood" in said(lambda r: r["model"].update(family="cauchy"))
 
     path.write_bytes(whole)  # a field that came later has its default
     again = bg.load(changed_model(path, lambda r: r["estimator"].pop("nagq")))
     assert again.estimator == bg.ML()
+
+
+def test_another_order_of_elimination_is_seen(tmp_path: Path) -> None:
+    path = bg.lmer("y ~ 1 + (1|g)", DATA).fit().save(tmp_path / "fit.bglmm")
+
+    def change(record: Any) -> None:
+        record["posterior"]["estimate"]["factor"]["structure"]["value"][1] = 0
+
+    with pytest.raises(bg.FileError, match="eliminates the random effects in another order"):
+        bg.load(changed_model(path, change))
 
 
 def test_data_that_are_not_those_of_the_fit(fit: bg.Fit, path: Path, tmp_path: Path) -> None:

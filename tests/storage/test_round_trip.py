@@ -57,6 +57,7 @@ MIXED_ORDER = pd.DataFrame(
         "dose": pd.Categorical(DATA["f"].to_list(), ["low", "mid", "high"], ordered=True),
     }
 )
+LEVELS = [f"gé{k}" for k in RNG.permutation(10)]
 WEIGHTS = RNG.uniform(0.5, 2.0, N)
 SAID = "ignore:.*:bayesglmm.errors.BayesglmmWarning"
 
@@ -92,6 +93,18 @@ MODELS: dict[str, tuple[str, Any, dict[str, Any], dict[str, Any]]] = {
     ),
     "cbind": ("cbind(s, size - s) ~ x + (1|g)", DATA, {"family": "binomial"}, {"nagq": 7}),
     "two levels": ("use ~ x + b + (1|g)", DATA, {"family": "bernoulli", "link": "probit"}, {}),
+    "success first": (
+        "use ~ x + (1|g)",
+        DATA,
+        {"family": "binomial", "factors": {"use": ["yes", "no"], "g": ["unused", *LEVELS]}},
+        {},
+    ),
+    "coding of a slope": (
+        "y ~ x + (0 + grade|i)",
+        DATA,
+        {"contrasts": {"grade": "sdif"}, "factors": {"i": [5, 3, 1, 0, 2, 4]}},
+        {},
+    ),
     "rank-deficient": ("y ~ x + twice + f + (1|g)", DATA, {}, {}),
     "codings": (
         "y ~ f + C(year, helmert) + (f|h)",
