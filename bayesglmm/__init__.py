@@ -14,6 +14,7 @@ from bayesglmm.errors import (
     BayesglmmWarning,
     ChoiceError,
     DataError,
+    FileError,
     FitError,
     FormulaError,
     OptionError,
@@ -57,6 +58,7 @@ from bayesglmm.priors import (
     Normal,
     StudentT,
 )
+from bayesglmm.storage import load, save
 
 __version__ = "0.1.0"
 
@@ -70,6 +72,7 @@ __all__ = [
     "ChoiceError",
     "DataError",
     "Exponential",
+    "FileError",
     "Fit",
     "FitError",
     "Flat",
@@ -103,6 +106,7 @@ __all__ = [
     "list_datasets",
     "lm",
     "lmer",
+    "load",
     "load_dataset",
     "model",
     "overdispersion",
@@ -114,6 +118,7 @@ __all__ = [
     "ranef",
     "refit",
     "residuals",
+    "save",
     "simulate",
     "simulate_new",
     "statistics",

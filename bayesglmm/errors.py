@@ -14,6 +14,7 @@ __all__ = [
     "BayesglmmWarning",
     "ChoiceError",
     "DataError",
+    "FileError",
     "FitError",
     "FormulaError",
     "OptionError",
@@ -75,6 +76,10 @@ class ChoiceError(BayesglmmError, ValueError):
 
 class FitError(BayesglmmError, RuntimeError):
     """A fit that could not be computed at all."""
+
+
+class FileError(BayesglmmError, OSError):
+    """A saved fit that cannot be written, or a file that cannot be read as one."""
 
 
 class BayesglmmWarning(UserWarning):

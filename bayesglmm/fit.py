@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -309,6 +311,14 @@ class Fit:
         from bayesglmm.post.profile import profile
 
         return profile(self, which, level=level)
+
+    def save(
+        self, path: str | PathLike[str], *, data: bool = True, overwrite: bool = False
+    ) -> Path:
+        """Save the fit to one file for :func:`bayesglmm.load`; see :func:`bayesglmm.save`."""
+        from bayesglmm.storage.save import save
+
+        return save(self, path, data=data, overwrite=overwrite)
 
     @property
     def loglik(self) -> float:

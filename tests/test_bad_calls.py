@@ -15,7 +15,7 @@ import bayesglmm as bg
 SLEEP = bg.load_dataset("sleepstudy")
 NOT_OF_A_FIT = (
     *("fit", "glm", "glmer", "lm", "lmer", "model", "load_dataset", "list_datasets", "compare"),
-    "simulate_new",
+    *("simulate_new", "load"),
 )
 AFTER = [
     name

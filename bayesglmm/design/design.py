@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -59,6 +59,10 @@ class Design:
         Whether ``offset=`` was an array, which new data cannot carry.
     weightless
         How many rows were left out because their weight or number of trials is zero.
+    weights_column, trials_column
+        The columns given as ``weights=`` and ``trials=``; empty for none or for arrays.
+    roles
+        What the caller said about the columns.
 
     Examples
     --------
@@ -82,6 +86,9 @@ class Design:
     offset_column: str = ""
     offset_given: bool = False
     weightless: int = 0
+    weights_column: str = ""
+    trials_column: str = ""
+    roles: Roles = field(default_factory=Roles)
 
     @property
     def n(self) -> int:
@@ -119,6 +126,16 @@ class Design:
     def all_names(self) -> tuple[str, ...]:
         """R's names of all coefficients of the formula, those that cannot be estimated too."""
         return self.fixed.aliasing.names
+
+    @property
+    def columns_used(self) -> tuple[str, ...]:
+        """Every data column the model uses, in order of first use."""
+        given = {
+            "weights": self.weights_column,
+            "offset": self.offset_column,
+            "trials": self.trials_column,
+        }
+        return tuple(c for c in _columns_used(self.formula, self.data, given) if c)
 
     @property
     def aliased(self) -> tuple[str, ...]:
@@ -268,6 +285,9 @@ def build(
         offset_column=offset if isinstance(offset, str) else "",
         offset_given=offset is not None and not isinstance(offset, str),
         weightless=complete - frame.height,
+        weights_column=weights if isinstance(weights, str) else "",
+        trials_column=trials if isinstance(trials, str) else "",
+        roles=roles,
     )
 
 
@@ -293,7 +313,7 @@ def _roles(
                     f"{nearest(name, frame.columns)}"
                 )
     _check_coded(formula, frame, contrasts)
-    return Roles(formula.text, levels, contrasts, ordered)
+    return Roles(formula.text, levels, dict(contrasts), ordered)
 
 
 def _check_coded(formula: Formula, frame: pl.DataFrame, contrasts: Mapping[str, object]) -> None:
@@ -341,9 +361,7 @@ def _given(role: str, value: object, frame: pl.DataFrame) -> pl.Series | str | N
     return series
 
 
-def _columns_used(
-    formula: Formula, frame: pl.DataFrame, given: Mapping[str, pl.Series | str | None]
-) -> list[str]:
+def _columns_used(formula: Formula, frame: pl.DataFrame, given: Mapping[str, object]) -> list[str]:
     """Every data column the model uses, in order of first use."""
     known, text = frame.columns, formula.text
     used = list(response_columns(formula.response, known, text))
