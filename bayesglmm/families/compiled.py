@@ -31,6 +31,9 @@ _CODES = {
     ("poisson", "log"): _POISSON,
 }
 _LARGEST_EXPONENT = 230.0  # as in links.py
+# From here on a Poisson density is taken relative to that at mu = y: both terms of y eta - mu are
+# so large that their difference would be rounding.
+_LARGE_COUNT = 1000.0
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -98,8 +101,13 @@ def _cloglog(y, w, eta, sigma):
 
 @njit(cache=True, nogil=True, inline="always")
 def _poisson(y, w, eta, sigma):
-    mu = w * math.exp(min(eta, _LARGEST_EXPONENT))
-    return w * y * eta - mu, w * y - mu, -mu, -mu
+    if y < _LARGE_COUNT:
+        mu = w * math.exp(min(eta, _LARGEST_EXPONENT))
+        return w * y * eta - mu, w * y - mu, -mu, -mu
+    d = eta - math.log(y)
+    e = math.expm1(min(d, _LARGEST_EXPONENT))
+    mu = w * y * (1.0 + e)
+    return w * y * (d - e), -w * y * e, -mu, -mu
 
 
 @njit(cache=True, nogil=True)
@@ -163,7 +171,9 @@ class Density:
         if name == "gaussian":
             return float(0.5 * np.sum(np.log(w)) - 0.5 * len(y) * np.log(2.0 * np.pi))
         if name == "poisson":
-            return -float(np.sum(w * gammaln(y + 1.0)))
+            large = np.where(y < _LARGE_COUNT, 1.0, y)
+            at_y = np.where(y < _LARGE_COUNT, 0.0, y * np.log(large) - y)
+            return float(np.sum(w * (at_y - gammaln(y + 1.0))))
         wins, losses = w * y, w * (1.0 - y)
         if np.all(w == 1.0):
             return 0.0

@@ -252,9 +252,6 @@ def bfgs(
         if bend > 1e-12 * math.sqrt(float(s @ s) * float(y @ y)):
             if fresh:
                 inverse, fresh = np.eye(len(z)) * (bend / float(y @ y)), False
-            # (I - s y'/bend) inverse (I - y s'/bend) + s s'/bend
-            moved = inverse @ y
-            half = (0.5 * (1.0 + float(y @ moved) / bend) * s - moved) / bend
-            update = s[:, None] * half
-            inverse = inverse + update + update.T
+            left = np.eye(len(z)) - s[:, None] * (y / bend)
+            inverse = left @ inverse @ left.T + s[:, None] * (s / bend)
     return z, value, gradient, inverse

@@ -310,6 +310,19 @@ def test_compiled_density_is_the_familys(family: Family, link: str) -> None:
         np.testing.assert_allclose(row[inside], value[inside], rtol=1e-9, atol=1e-15)
 
 
+def test_large_counts_lose_no_digits() -> None:
+    """Relative to the density at mu = y; the two terms of y eta - mu are of the size of y log y."""
+    y = np.array([999.0, 1000.0, 1001.0, 1e6, 1e9, 1e12])
+    eta = np.log(y) + np.array([0.1, -0.2, 1e-3, 1e-4, -1e-5, 1e-7])
+    likelihood = Likelihood(FAMILIES["poisson"], LINKS["log"], y, np.full(6, 2.0))
+    density, out = Density(likelihood), np.empty((4, 6))
+    d = eta - np.log(y)
+    exact = 2.0 * (y * (d - np.expm1(d)) + stats.poisson.logpmf(y, y))
+    assert density(eta, 1.0, out) == pytest.approx(float(np.sum(exact)), rel=1e-9)
+    np.testing.assert_allclose(out[1], -2.0 * y * np.expm1(d), rtol=1e-12)
+    np.testing.assert_allclose(out[2], -2.0 * np.exp(eta), rtol=1e-12)
+
+
 @pytest.mark.parametrize("family", ["binomial", "bernoulli", "poisson"])
 @pytest.mark.parametrize("link", ["identity", "log"])
 def test_no_density_where_the_mean_is_impossible(family: str, link: str) -> None:
