@@ -31,7 +31,11 @@ from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
 _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is flat
+# Of theta, from above: moments are too small where outcomes are few. From 3 on, binary data that
+# the random effects separate may lead to where the Laplace approximation has its own maxima.
+_SECOND_START = 2.0
 _LARGEST_THETA = 1e4
+_LARGEST_LOG_SIGMA = 100.0  # its fourth power still is a number
 _STEPS = (0.2, 0.1)  # largest expected size of a change in theta and in log sigma
 _PLATEAU = 1e-9  # relative information of a direction of beta below which there is none
 _ROUGH = 1e-2  # squared distance in standard errors at which the profiled search hands over
@@ -151,11 +155,13 @@ class _Joint:
 
 
 def _sigma(log_sigma: Array) -> float:
+    if np.abs(log_sigma).max(initial=0.0) > _LARGEST_LOG_SIGMA:
+        raise FloatingPointError("sigma runs away")
     return float(np.exp(log_sigma[0])) if len(log_sigma) else 1.0
 
 
 class _Guarded:
-    """An objective that is -inf where it cannot be computed or theta runs away."""
+    """An objective that is -inf where it cannot be computed or a parameter runs away."""
 
     def __init__(self, objective: _Profiled | _Joint) -> None:
         self.objective = objective
@@ -176,7 +182,8 @@ def generalised_mixed(
     problem = Problem(columns, design.offset, Density(likelihood), covariance)
     k, p = covariance.size, problem.p
     beta, start, steps = _start(problem)
-    profiled = _Profiled(problem, beta, EXACT if options.nagq == 0 else _ROUGH**2)
+    exact = EXACT if options.nagq == 0 else _ROUGH**2
+    profiled = _Profiled(problem, beta, exact)
     if options.nagq == 0:
         best = maximise(_Guarded(profiled), start, steps, metric=profiled.information)
         x, curvature = settle(_Guarded(profiled), covariance, best, steps)
@@ -186,8 +193,9 @@ def generalised_mixed(
     else:
         joint, best, scale = _all_together(problem, profiled, options.nagq, start, steps)
         if at_edge(covariance, best):
-            ones = np.concatenate([covariance.identity(), start[k:]])
-            other, end, width = _all_together(problem, profiled, options.nagq, ones, steps)
+            large = np.concatenate([covariance.identity(_SECOND_START), start[k:]])
+            profiled = _Profiled(problem, beta, exact)  # free of the effects found first
+            other, end, width = _all_together(problem, profiled, options.nagq, large, steps)
             if better(best, end).value > best.value:
                 joint, scale = other, width
             best = better(best, end)
