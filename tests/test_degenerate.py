@@ -7,6 +7,12 @@ import polars as pl
 import pytest
 
 import bayesglmm as bg
+from bayesglmm.families.compiled import Density
+from bayesglmm.laplace.covariance import covariance_of
+from bayesglmm.laplace.generalised import _Guarded, _Profiled
+from bayesglmm.laplace.pirls import Problem
+from bayesglmm.laplace.standardise import coordinates
+from bayesglmm.laplace.structure import structure_of
 
 # Degenerate fits are the point here, and warn.
 pytestmark = pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
@@ -181,3 +187,42 @@ def test_crossed_factors_too_large_for_the_machine() -> None:
     with pytest.raises(bg.FitError, match="this machine has") as error:
         bg.lmer("y ~ 1 + (1|a) + (1|b) + (1|c)", data, factors=list("abc")).fit()
     assert "400000 random effects in all" in str(error.value)
+
+
+def test_the_higher_of_two_maxima_at_the_boundary() -> None:
+    """A model is no less likely than the one nested in it.
+
+    Of its two maxima the lower has a correlation of 1, the higher one of -1. glmmTMB gives
+    -20.148118 without h and fails with it, where lme4 1.1-31 stops at the lower, -20.953531.
+    """
+    g = [int(v) for v in "3103012300210103012301130123312321331130"]
+    h = np.zeros(40, dtype=int)
+    h[[2, 5, 12, 18, 22, 26, 31, 32]] = [15, 8, 15, 17, 16, 10, 1, 11]
+    z = [-1.15, -0.02, 1.45, -0.03, 3.04, 0.34, 0.17, -1.43, 0.13, -0.23, 0.31, 0.33, -1.02, 1.9]
+    z += [-0.54, 1.98, -0.48, 0.09, 0.51, 0.32, -0.01, -1.02, 0.31, 1.42, 2.4, -0.77, 1.36, -1.11]
+    z += [-0.62, -0.91, 0.3, -0.4, -1.46, -1.12, 0.16, -0.13, 0.82, -0.19, 0.57, 2.31]
+    data = {
+        "y": [int(v) for v in "1001100111110001010100110101100101111110"],
+        "x": np.array([1.13, 1.61, 0.48, -1.72])[g],
+        "z": z,
+        "g": [f"g{v}" for v in g],
+        "h": [f"h{v}" for v in h],
+    }
+    smaller = bg.glmer("y ~ x + z + (x|g)", data, family="bernoulli").fit()
+    larger = bg.glmer("y ~ x + z + (x|g) + (1|h)", data, family="bernoulli").fit()
+    assert smaller.loglik == pytest.approx(-20.148118, abs=2e-6)
+    assert larger.loglik > smaller.loglik - 1e-6
+
+
+@pytest.mark.parametrize("log_sigma", [-800.0, 800.0])
+def test_a_step_to_where_sigma_is_no_number(log_sigma: float) -> None:
+    """Such a step is refused, and halved by the search; it is not the end of the fit."""
+    data = {"y": [1.0, 2.0, 3.0, 2.5, 1.5, 4.0], "g": list("aabbcc")}
+    model = bg.glmer("y ~ 1 + (1|g)", data, family="gaussian", link="log")
+    terms = model.design.random
+    columns = coordinates(model.design, structure_of(terms))
+    density = Density(model.likelihood)
+    problem = Problem(columns, model.design.offset, density, covariance_of(terms))
+    objective = _Guarded(_Profiled(problem, np.zeros(1), 1e-4))
+    assert objective(np.array([0.5, log_sigma]))[0] == -np.inf
+    assert np.isfinite(objective(np.array([0.5, 0.0]))[0])

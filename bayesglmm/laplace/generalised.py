@@ -31,7 +31,11 @@ from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
 _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is flat
+# Of theta, from above: moments are too small where outcomes are few. From 3 on, binary data that
+# the random effects separate may lead to where the Laplace approximation has its own maxima.
+_SECOND_START = 2.0
 _LARGEST_THETA = 1e4
+_LARGEST_LOG_SIGMA = 100.0  # its fourth power still is a number
 _STEPS = (0.2, 0.1)  # largest expected size of a change in theta and in log sigma
 _PLATEAU = 1e-9  # relative information of a direction of beta below which there is none
 _NEAR = 1e-4  # in theta and in standard errors: farther than the steps of forward differences
@@ -165,11 +169,13 @@ class _Joint:
 
 
 def _sigma(log_sigma: Array) -> float:
+    if np.abs(log_sigma).max(initial=0.0) > _LARGEST_LOG_SIGMA:
+        raise FloatingPointError("sigma runs away")
     return float(np.exp(log_sigma[0])) if len(log_sigma) else 1.0
 
 
 class _Guarded:
-    """An objective that is -inf where it cannot be computed or theta runs away."""
+    """An objective that is -inf where it cannot be computed or a parameter runs away."""
 
     def __init__(self, objective: _Profiled | _Joint) -> None:
         self.objective = objective
@@ -190,18 +196,20 @@ def generalised_mixed(
     problem = Problem(columns, design.offset, Density(likelihood), covariance)
     k, p = covariance.size, problem.p
     beta, start, steps, zero = _start(problem)
-    profiled = _Profiled(problem, beta, EXACT if options.nagq == 0 else _ROUGH**2)
+    exact = EXACT if options.nagq == 0 else _ROUGH**2
+    profiled = _Profiled(problem, beta, exact)
     if options.nagq == 0:
         best = maximise(_Guarded(profiled), start, steps, metric=profiled.information)
         x, curvature = settle(_Guarded(profiled), covariance, best, steps, zero)
         point, beside = profiled.at(x)
-        scale_cov, flat = invert_information(-curvature, steps)
+        scale_cov, flat, _ = invert_information(-curvature, steps)
         vcov = np.linalg.pinv(beside.schur, hermitian=True)
     else:
         joint, best, scale = _all_together(problem, profiled, options.nagq, start, steps)
         if at_edge(covariance, best, zero):
-            ones = np.concatenate([covariance.identity(), start[k:]])
-            other, end, width = _all_together(problem, profiled, options.nagq, ones, steps)
+            large = np.concatenate([covariance.identity(_SECOND_START), start[k:]])
+            profiled = _Profiled(problem, beta, exact)  # free of the effects found first
+            other, end, width = _all_together(problem, profiled, options.nagq, large, steps)
             if better(best, end).value > best.value:
                 joint, scale = other, width
             best = better(best, end)
@@ -211,14 +219,15 @@ def generalised_mixed(
         beside = border(problem, point.value.modes)
         basis = _informed(-curvature, root, k)
         expected = np.append(steps[:k], np.ones(basis.shape[1] - k))
-        everything, flat = invert_information(basis.T @ -curvature @ basis, expected)
+        everything, flat, rest = invert_information(basis.T @ -curvature @ basis, expected)
+        whole = basis @ (everything + rest) @ basis.T
         everything, flat = basis @ everything @ basis.T, flat @ basis.T
         scale_cov, flat = everything[np.ix_(order, order)], flat[:, order]
         if options.vcov == "conditional":
             vcov = np.linalg.pinv(beside.schur, hermitian=True)
         else:
             block = slice(k, k + p)
-            vcov = root @ everything[block, block] @ root.T
+            vcov = root @ whole[block, block] @ root.T
     if not np.isfinite(best.value):
         raise FitError("the likelihood is not finite at the starting values; rescale covariates")
     return _estimate(design, problem, options, point, beside, best, vcov, scale_cov, flat, zero)

@@ -22,6 +22,7 @@ from bayesglmm.laplace.structure import Structure
 _ZERO = 1e-4  # a standardised sd below this, where the data say no more of an effect, may be zero
 _HIGHER = 1e-6  # a log-likelihood higher by this is another maximum
 _FLAT = 2e-6  # relative curvature below which a direction is not identified
+_NOISE = 1e-7  # relative error of the curvature
 _LITTLE = 0.3  # root information, in units of what is expected, that normalises less than that
 
 
@@ -79,18 +80,23 @@ def settle(
     return snapped, curvature
 
 
-def invert_information(information: Array, scale: Array) -> tuple[Array, Array]:
+def invert_information(information: Array, scale: Array) -> tuple[Array, Array, Array]:
     """Inverse information and the flat directions (rows), which the data do not inform.
 
     ``scale`` is the expected standard error of each entry: one by itself may be uninformed, too.
+    The inverse is without the flat directions; third, what they would add to it at the curvature
+    that is left of them, or at the least that differences can tell from none.
     """
     diagonal = np.maximum(np.sqrt(np.abs(np.diag(information))), _LITTLE / scale)
     values, vectors = np.linalg.eigh(information / np.outer(diagonal, diagonal))
-    flat = values < _FLAT * max(float(values[-1]), 1e-300)
+    largest = max(float(values[-1]), 1e-300)
+    flat = values < _FLAT * largest
     inverse = (vectors[:, ~flat] / values[~flat]) @ vectors[:, ~flat].T
+    rest = (vectors[:, flat] / np.maximum(values[flat], _NOISE * largest)) @ vectors[:, flat].T
     directions = (vectors[:, flat] / diagonal[:, None]).T
     norms = np.linalg.norm(directions, axis=1, keepdims=True)
-    return inverse / np.outer(diagonal, diagonal), directions / np.where(norms > 0, norms, 1.0)
+    unit = np.outer(diagonal, diagonal)
+    return inverse / unit, directions / np.where(norms > 0, norms, 1.0), rest / unit
 
 
 def judge(

@@ -70,7 +70,7 @@ def linear_mixed(
     moves = sensitivity(problem, at)
     joint = _joint_information(-curvature, moves.rss, sigma, df)
     expected = np.append(scale, 1.0 / np.sqrt(2.0 * df))
-    scale_cov, flat = invert_information(joint, expected)
+    scale_cov, flat, _ = invert_information(joint, expected)
     inverse_fixed = at.fixed_inverse()
     conditional = sigma**2 * inverse_fixed
     vcov = conditional
