@@ -49,8 +49,13 @@ def at_edge(covariance: Covariance, best: Optimum, zero: Array) -> bool:
 
 
 def better(first: Optimum, second: Optimum) -> Optimum:
-    """The higher of two ends of a search, with the evaluations of both."""
-    chosen = second if second.value > first.value + _HIGHER else first
+    """The higher of two ends of a search, with the evaluations of both.
+
+    An end that is none, where the likelihood still grows (without bound, perhaps), is not
+    preferred to one where its gradient vanished.
+    """
+    higher = second.value > first.value + _HIGHER and (second.converged or not first.converged)
+    chosen = second if higher else first
     return replace(chosen, evaluations=first.evaluations + second.evaluations)
 
 

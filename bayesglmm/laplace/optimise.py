@@ -32,6 +32,7 @@ _NOISE = 1e-10
 _STEP = 5e-4
 _SMALL_STEP = 1e-6  # of forward differences for a thousand rows or fewer; rounding grows with rows
 _MANY_ROWS = 100_000
+_FLAT = 1e-3  # ratio of curvatures from which on forward differences are not enough
 _BEND = 0.2  # how far from linear a gradient may be over two steps, relative to its change
 
 
@@ -149,6 +150,9 @@ def maximise(
     )
     ones = np.ones_like(z)
     curvature = hessian(scaled, z, ones, gradient, forward=forward)
+    if forward and _ill_conditioned(curvature):  # the flattest direction wants more digits
+        forward = 0.0
+        curvature = hessian(scaled, z, ones, gradient)
     step, distance = _newton_step(curvature, gradient)
     for _ in range(_NEWTON_STEPS):
         if not distance > _GOOD:
@@ -184,6 +188,11 @@ def _inverse(information: Array) -> Array:
     size = np.abs(values)
     floor = 1e-6 * max(float(size.max(initial=0.0)), 1e-300)
     return np.asarray((vectors / np.maximum(size, floor)) @ vectors.T)
+
+
+def _ill_conditioned(curvature: Array) -> bool:
+    size = np.abs(np.linalg.eigvalsh(curvature))
+    return bool(size.min(initial=np.inf) < _FLAT * size.max(initial=0.0))
 
 
 def _newton_step(curvature: Array, gradient: Array) -> tuple[Array, float]:
