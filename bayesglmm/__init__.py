@@ -33,8 +33,10 @@ from bayesglmm.post.icc import icc
 from bayesglmm.post.influence import influence
 from bayesglmm.post.leverage import cooks_distance, hatvalues
 from bayesglmm.post.linear_hypothesis import wald_test
+from bayesglmm.post.loo import loo, loo_compare
 from bayesglmm.post.overdispersion import overdispersion
 from bayesglmm.post.parameters import param_values
+from bayesglmm.post.pointwise import log_likelihood
 from bayesglmm.post.predict import predict
 from bayesglmm.post.profile import profile
 from bayesglmm.post.r2 import r2
@@ -104,6 +106,9 @@ __all__ = [
     "lm",
     "lmer",
     "load_dataset",
+    "log_likelihood",
+    "loo",
+    "loo_compare",
     "model",
     "overdispersion",
     "param_values",

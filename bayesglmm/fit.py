@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bayesglmm.post.confint import Method
     from bayesglmm.post.emmeans import Means
     from bayesglmm.post.influence import Influence
+    from bayesglmm.post.loo import Loo
     from bayesglmm.post.profile import Profile
     from bayesglmm.post.residuals import Type
     from bayesglmm.post.summary import Summary
@@ -284,9 +285,27 @@ class Fit:
         """(p, p) covariance of the coefficients (of their draws for NUTS), link scale."""
         return self.posterior.beta.covariance()
 
-    def to_arviz(self) -> Any:
-        """The draws of a NUTS fit as an ArviZ DataTree with named dims and coords."""
-        return self._draws("to_arviz").run.tree
+    def to_arviz(self, *, log_likelihood: bool = False) -> Any:
+        """The draws of a NUTS fit as an ArviZ DataTree with named dims and coords.
+
+        With ``log_likelihood`` it has that group too, (chain, draw, obs), as ``arviz.loo`` needs.
+        """
+        from bayesglmm.post.pointwise import with_log_likelihood
+
+        tree = self._draws("to_arviz").run.tree
+        return with_log_likelihood(self) if log_likelihood else tree
+
+    def log_likelihood(self) -> NDArray[np.float64]:
+        """Of every row and draw, (chains, draws, n); see :func:`bayesglmm.log_likelihood`."""
+        from bayesglmm.post.pointwise import log_likelihood
+
+        return log_likelihood(self)
+
+    def loo(self, group: str | None = None, *, nodes: int | None = None, thin: int = 1) -> Loo:
+        """Leave-one-out cross-validation of rows or groups; see :func:`bayesglmm.loo`."""
+        from bayesglmm.post.loo import loo
+
+        return loo(self, group, nodes=nodes, thin=thin)
 
     def _ml(self, what: str) -> MLPosterior:
         if not isinstance(self.posterior, MLPosterior):

@@ -41,7 +41,7 @@ def made_fit(model: Model, values: Mapping[str, Array]) -> Fit:
     chains, draws = np.asarray(values["beta"]).shape[:2]
     observed = xr.Dataset({"y": ("obs", model.likelihood.y)}, {"obs": model.design.rows})
     tree = xr.DataTree.from_dict({"/posterior": posterior, "/observed_data": observed})
-    options = NUTS(draws=draws, chains=chains, seed=0, tune=1)
+    options = NUTS(draws=max(draws, 4), chains=chains, seed=0, tune=1)
     nothing = Diagnostics((1.0, ""), (1.0, ""), (1.0, ""), 0, 0, 1.0, ())
     run = Sampled(tree, options, {}, nothing, 0.0, 0.0)
     return Fit(model, options, SampledPosterior(model.design, run))

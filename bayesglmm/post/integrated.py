@@ -33,8 +33,8 @@ from bayesglmm.laplace.quadrature import nodes_and_log_weights
 from bayesglmm.laplace.standardise import Coordinates
 from bayesglmm.laplace.structure import structure_of
 from bayesglmm.laplace.threads import blas_threads
-from bayesglmm.post.pointwise import Chains, linear_predictor
 from bayesglmm.post.parameters import covariance_factor
+from bayesglmm.post.pointwise import Chains, linear_predictor
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -71,7 +71,7 @@ class Block:
     @property
     def K(self) -> int:
         """Number of effects per level."""
-        return self.Z.shape[1]
+        return int(self.Z.shape[1])
 
 
 def nested_terms(design: Design, index: Index) -> tuple[int, ...]:

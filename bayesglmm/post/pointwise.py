@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,3 +154,16 @@ def log_likelihood(fit: Fit) -> Array:
     for rows in row_blocks(n, chains.size):
         out[:, rows] = conditional(fit.model, chains, rows)
     return out.reshape(*posterior.run.values("beta").shape[:2], n)
+
+
+def with_log_likelihood(fit: Fit) -> Any:
+    """The draws as a DataTree of their own that has a group ``log_likelihood`` too."""
+    import xarray as xr
+
+    tree = draws_of(fit, "to_arviz").run.tree.copy()
+    observed = tree["observed_data"]
+    values = xr.DataArray(
+        log_likelihood(fit), dims=("chain", "draw", "obs"), coords={"obs": observed.coords["obs"]}
+    )
+    tree["log_likelihood"] = xr.DataTree(xr.Dataset({"y": values}))
+    return tree

@@ -91,4 +91,3 @@ def log_prior(priors: Priors, design: Design, values: dict[str, Array]) -> Array
     if priors.sigma:
         total += priors.sigma[0].log_density(values["sigma"])
     return total
-
