@@ -38,6 +38,7 @@ from bayesglmm.post.overdispersion import overdispersion
 from bayesglmm.post.parameters import param_values
 from bayesglmm.post.pointwise import log_likelihood
 from bayesglmm.post.predict import predict
+from bayesglmm.post.predictive import posterior_predictive, prior_predictive
 from bayesglmm.post.profile import profile
 from bayesglmm.post.r2 import r2
 from bayesglmm.post.refit import refit
@@ -113,7 +114,9 @@ __all__ = [
     "overdispersion",
     "param_values",
     "params",
+    "posterior_predictive",
     "predict",
+    "prior_predictive",
     "r2",
     "profile",
     "ranef",

@@ -17,6 +17,7 @@ from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 
 if TYPE_CHECKING:
+    from bayesglmm.api import ColumnOrValues
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
     from bayesglmm.post.bootstrap import Bootstrap
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from bayesglmm.post.emmeans import Means
     from bayesglmm.post.influence import Influence
     from bayesglmm.post.loo import Loo
+    from bayesglmm.post.predictive import Known, Predictive
     from bayesglmm.post.profile import Profile
     from bayesglmm.post.residuals import Type
     from bayesglmm.post.summary import Summary
@@ -179,6 +181,27 @@ class Fit:
         from bayesglmm.post.simulate import simulate
 
         return simulate(self, nsim, seed=seed, re=re)
+
+    def posterior_predictive(
+        self,
+        draws: int = 1000,
+        *,
+        newdata: object = None,
+        re: Known = "fitted",
+        trials: ColumnOrValues = "",
+        weights: ColumnOrValues = "",
+        seed: int | None = None,
+    ) -> Predictive:
+        """Responses that the fit expects; see :func:`bayesglmm.posterior_predictive`."""
+        from bayesglmm.post.predictive import posterior_predictive
+
+        return posterior_predictive(
+            self, draws, newdata=newdata, re=re, trials=trials, weights=weights, seed=seed
+        )
+
+    def pp_check(self, draws: int = 50, *, seed: int | None = None) -> Any:
+        """The data over posterior predictive draws, as a matplotlib Figure."""
+        return self.posterior_predictive(draws, seed=seed).plot()
 
     def refit(self, y: Sequence[Any] | NDArray[Any] | pl.Series) -> Fit:
         """The same model fitted to another response; see :func:`bayesglmm.refit`."""

@@ -142,7 +142,7 @@ class _Integrals:
         lam = structure.pack(lambdas)
         modes = conditional_modes(problem, np.zeros(0), lam, b, sigma)
         L = [np.tril(part) for part in diagonal_blocks(structure, modes.factor.H)]
-        J, K = len(block.levels), block.K
+        J = len(block.levels)
         constants = self.constants
         if problem.density.compiled is not None and likelihood.family.has_scale:
             constants = constants - math.log(sigma)

@@ -357,7 +357,7 @@ def loo_compare(*models: Fit | Loo, group: str | None = None) -> Table:
     unit = "row" if found[0].group == "row" else found[0].group
     caption = f"Comparison by PSIS leave-one-{unit}-out · differences to the best, log scale"
     if len(best) < 100 or any(abs(row["elpd_diff"]) < 4.0 for row in rows[1:]):
-        caption += " · with fewer than 100 units, or a difference below 4, its error is larger than se_diff"
+        caption += " · under 100 units, or differences below 4: errors are larger than se_diff"
     return table(pl.DataFrame(rows).to_dict(), caption)
 
 
