@@ -23,7 +23,7 @@ def plot_predictive(predictive: Predictive) -> Any:
     """Distribution of the responses in up to 50 draws, and of the data (bayesplot's ``ppc``).
 
     Densities where responses are continuous; the share of every value where they are whole
-    numbers. The axis reaches three times as far as the data: a prior may go much further.
+    numbers. The axis reaches at most three times as far as the data: a prior may go much further.
 
     Returns
     -------
@@ -43,30 +43,17 @@ def plot_predictive(predictive: Predictive) -> Any:
     whole = bool(np.all(y == np.round(y)) and np.all(draws == np.round(draws)))
     figure = Picture(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()
-    low, high = float(y.min()), float(y.max())
-    at = np.linspace(low - (high - low), high + (high - low), _POINTS)
-    curve, ylabel = _density, "density"
-    if whole:
-        bottom = max(low - (high - low), 0.0) if low >= 0.0 else low - (high - low)
-        top = high if set(np.unique(draws)) <= {0.0, 1.0} else high + max(high - low, 1.0)
-        if top - bottom <= _MOST_VALUES:
-            at, curve, ylabel = np.arange(bottom, top + 1.0), _shares, "share of the rows"
-    marker = "o" if curve is _shares else ""
+    low, high = _range(y, draws)
+    at, curve, ylabel, marker = np.linspace(low, high, _POINTS), _density, "density", ""
+    if whole and high - low <= _MOST_VALUES:
+        at, curve, ylabel = np.arange(np.floor(low), np.ceil(high) + 1.0), _shares, "share of rows"
+        marker = "o"
+    line = "" if len(at) == 2 else "-"
+    style: dict[str, Any] = {"marker": marker, "markersize": 3, "linestyle": line}
     for k, row in enumerate(draws):
         label = "draws" if k == 0 else None
-        axis.plot(
-            at,
-            curve(row, at),
-            color=_BLUE,
-            linewidth=0.7,
-            alpha=0.6,
-            label=label,
-            marker=marker,
-            markersize=3,
-        )
-    axis.plot(
-        at, curve(y, at), color=_DARK, linewidth=1.8, label="data", marker=marker, markersize=3
-    )
+        axis.plot(at, curve(row, at), color=_BLUE, lw=0.7, alpha=0.6, label=label, **style)
+    axis.plot(at, curve(y, at), color=_DARK, lw=1.8, label="data", **style)
     axis.set_ylabel(ylabel, fontsize=9)
     axis.set_xlabel("response", fontsize=9)
     if curve is _shares and len(at) <= 12:
@@ -78,6 +65,16 @@ def plot_predictive(predictive: Predictive) -> Any:
     axis.legend(frameon=False, fontsize=9)
     figure.supxlabel(predictive.table.caption, fontsize=6.5, color="0.35", wrap=True)
     return figure
+
+
+def _range(y: Array, draws: Array) -> tuple[float, float]:
+    """Where data and most of the draws lie, at most three times as wide as the data alone."""
+    low, high = np.quantile(y, [0.0, 0.99 if y.min() >= 0.0 and y.max() > 10.0 else 1.0])
+    finite = draws[np.isfinite(draws)]
+    first, last = np.quantile(finite, [0.005, 0.995]) if len(finite) else (low, high)
+    width = max(float(y.max() - low), 1e-12)
+    bottom, top = max(first, low - width), min(last, high + width)
+    return float(min(low, bottom)), float(max(high, top))
 
 
 def _density(values: Array, at: Array) -> Array:
