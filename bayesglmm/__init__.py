@@ -29,6 +29,7 @@ from bayesglmm.post.collinearity import vif
 from bayesglmm.post.compare import compare
 from bayesglmm.post.confint import confint
 from bayesglmm.post.emmeans import emmeans, emtrends
+from bayesglmm.post.hypothesis import hypothesis
 from bayesglmm.post.icc import icc
 from bayesglmm.post.influence import influence
 from bayesglmm.post.leverage import cooks_distance, hatvalues
@@ -43,6 +44,7 @@ from bayesglmm.post.profile import profile
 from bayesglmm.post.r2 import r2
 from bayesglmm.post.refit import refit
 from bayesglmm.post.residuals import residuals
+from bayesglmm.post.sensitivity import prior_sensitivity
 from bayesglmm.post.simulate import simulate, simulate_new
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.summary import summary
@@ -101,6 +103,7 @@ __all__ = [
     "glm",
     "glmer",
     "hatvalues",
+    "hypothesis",
     "icc",
     "influence",
     "list_datasets",
@@ -117,6 +120,7 @@ __all__ = [
     "posterior_predictive",
     "predict",
     "prior_predictive",
+    "prior_sensitivity",
     "r2",
     "profile",
     "ranef",

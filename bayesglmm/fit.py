@@ -203,6 +203,18 @@ class Fit:
         """The data over posterior predictive draws, as a matplotlib Figure."""
         return self.posterior_predictive(draws, seed=seed).plot()
 
+    def hypothesis(self, hypotheses: str | Sequence[str], *, level: float = 0.95) -> Table:
+        """Evidence for statements such as "x < 0"; see :func:`bayesglmm.hypothesis`."""
+        from bayesglmm.post.hypothesis import hypothesis
+
+        return hypothesis(self, hypotheses, level=level)
+
+    def prior_sensitivity(self) -> Table:
+        """Sensitivity to priors and likelihood; see :func:`bayesglmm.prior_sensitivity`."""
+        from bayesglmm.post.sensitivity import prior_sensitivity
+
+        return prior_sensitivity(self)
+
     def refit(self, y: Sequence[Any] | NDArray[Any] | pl.Series) -> Fit:
         """The same model fitted to another response; see :func:`bayesglmm.refit`."""
         from bayesglmm.post.refit import refit

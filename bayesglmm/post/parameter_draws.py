@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.post.pointwise import Chains
+from bayesglmm.priors import Prior, Priors
 
 Array = NDArray[np.float64]
 
@@ -24,6 +25,15 @@ def parameter_names(design: Design, has_scale: bool) -> tuple[str, ...]:
                 f"corr:{term.name}:{term.columns[j]}:{term.columns[i]}" for i, j in pairs(term.K)
             ]
     return (*names, "sigma") if has_scale else tuple(names)
+
+
+def parameter_priors(priors: Priors, design: Design) -> tuple[Prior, ...]:
+    """The prior of each, in the same order; LKJ for every correlation of a term."""
+    out = list(priors.coefficients)
+    for term, sds, corr in zip(design.random, priors.sds, priors.correlations, strict=True):
+        out += sds
+        out += [corr] * len(pairs(term.K)) if term.correlated else []
+    return (*out, *priors.sigma)
 
 
 def pairs(K: int) -> list[tuple[int, int]]:

@@ -158,7 +158,7 @@ def prior_predictive(model: Model, draws: int = 1000, *, seed: int | None = None
         for k in range(size):
             rng = stream(seed, k)
             values = draw_parameters(priors, design, rng, 1)
-            at = _chains(design, values)
+            at = chains_of_parameters(design, values)
             found.append(parameter_draws(design, at, model.family.has_scale)[0])
             ys.append(_response(model, at, 0, rows, rng))
     except FitError as problem:
@@ -374,7 +374,7 @@ def _response(model: Model, chains: Chains, s: int, rows: _Rows, rng: np.random.
     return np.where(known, y, np.nan)
 
 
-def _chains(design: Design, values: dict[str, Array]) -> Chains:
+def chains_of_parameters(design: Design, values: dict[str, Array]) -> Chains:
     """Parameters as draws that have no random effects."""
     size = len(values["beta"])
     sds = tuple(values[f"sd_{t.name}"] for t in design.random)
