@@ -34,7 +34,8 @@ from bayesglmm.laplace.standardise import Coordinates
 from bayesglmm.laplace.structure import structure_of
 from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.post.parameters import covariance_factor
-from bayesglmm.post.pointwise import Chains, linear_predictor
+from bayesglmm.post.pointwise import Chains, linear_predictor, row_constants
+from bayesglmm.post.scalar_integrals import scalar_levels
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -119,14 +120,41 @@ def nest(design: Design, chosen: tuple[int, ...], index: Index) -> tuple[Block, 
 
 
 @dataclass(frozen=True, slots=True)
+class _SortedRows:
+    """The data by level of a block of one column, for the compiled integrals."""
+
+    code: int
+    y: Array
+    w: Array
+    z: Array
+    order: Index
+    starts: Index
+
+
+def _sorted_rows(density: Density, block: Block) -> _SortedRows | None:
+    """None where the compiled integrals do not apply."""
+    likelihood = density.likelihood
+    if density.compiled is None or block.K > 1 or likelihood.is_linear:
+        return None
+    code, y, w = density.compiled
+    order = np.argsort(block.index, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(block.index, minlength=len(block.levels)))])
+    return _SortedRows(code, y[order], w[order], block.Z[order, 0], order, starts)
+
+
+@dataclass(frozen=True, slots=True)
 class _Integrals:
-    """What the integrals share for all draws; ``problems[d]`` has the blocks from d inwards."""
+    """What the integrals share for all draws; ``problems[d]`` has the blocks from d inwards.
+
+    ``sorted_rows`` is there where the innermost block has compiled integrals.
+    """
 
     blocks: tuple[Block, ...]
     problems: tuple[Problem, ...]
     rules: tuple[tuple[Array, Array], ...]
     constants: Array
     n_groups: int
+    sorted_rows: _SortedRows | None
 
     def __call__(self, fixed: Array, lambdas: tuple[Array, ...], sigma: float, b: Array) -> Array:
         """(groups,) log-likelihoods for one draw; ``b`` is a start for all effects."""
@@ -137,15 +165,15 @@ class _Integrals:
         self, d: int, fixed: Array, lambdas: tuple[Array, ...], sigma: float, b: Array
     ) -> Array:
         """(J,) log-integrals of the levels of block d, given what lies outside it."""
+        if self.sorted_rows is not None and d + 1 == len(self.blocks):
+            return self._scalar(fixed, lambdas[0][0, 0], sigma, b)
         problem, block = replace(self.problems[d], offset=fixed), self.blocks[d]
         structure, likelihood = problem.columns.structure, problem.density.likelihood
         lam = structure.pack(lambdas)
         modes = conditional_modes(problem, np.zeros(0), lam, b, sigma)
         L = [np.tril(part) for part in diagonal_blocks(structure, modes.factor.H)]
         J = len(block.levels)
-        constants = self.constants
-        if problem.density.compiled is not None and likelihood.family.has_scale:
-            constants = constants - math.log(sigma)
+        constants = self._constants(sigma)
         if likelihood.is_linear:
             return self._gaussian(d, modes, L, constants)
         x, log_weight = self.rules[d]
@@ -167,6 +195,26 @@ class _Integrals:
         peak = log_terms.max(axis=1)
         total = peak + np.log(np.exp(log_terms - peak[:, None]).sum(axis=1))
         return np.asarray(total - _log_diagonal(L[0]))
+
+    def _constants(self, sigma: float) -> Array:
+        """(n,) what the compiled density leaves out."""
+        density = self.problems[0].density
+        scaled = density.compiled is not None and density.likelihood.family.has_scale
+        return self.constants - math.log(sigma) if scaled else self.constants
+
+    def _scalar(self, fixed: Array, sd: float, sigma: float, b: Array) -> Array:
+        """The integrals of the innermost block where it is one effect per level, compiled."""
+        block, rows = self.blocks[-1], self.sorted_rows
+        assert rows is not None
+        values = np.empty(len(block.levels))
+        x, log_weight = self.rules[-1]
+        fine = scalar_levels(
+            *(rows.code, rows.y, rows.w, rows.z, fixed[rows.order], rows.starts),
+            *(sd, sigma, x[:, 0].copy(), log_weight.copy(), b[:, 0] / max(sd, 1e-300), values),
+        )
+        if not fine:
+            raise np.linalg.LinAlgError("the information at a mode is not positive")
+        return values + np.bincount(block.index, self._constants(sigma), len(values))
 
     def _gaussian(self, d: int, modes: Modes, L: list[Array], constants: Array) -> Array:
         """The integrals of a linear model, which Laplace's formula gives exactly."""
@@ -203,19 +251,6 @@ class _Integrals:
 
 def _log_diagonal(L: Array) -> Array:
     return np.asarray(np.log(np.diagonal(L, axis1=1, axis2=2)).sum(axis=1))
-
-
-def _row_constants(density: Density) -> Array:
-    """(n,) what the compiled density leaves out, at sigma = 1."""
-    likelihood, out = density.likelihood, np.empty((4, len(density.likelihood.y)))
-    if density.compiled is None:
-        return np.zeros(len(likelihood.y))
-    # A large sigma keeps the squares small, and the digits of the difference.
-    sigma = float(np.max(np.abs(likelihood.y))) + 1.0 if likelihood.family.has_scale else 1.0
-    eta = np.zeros(len(likelihood.y))
-    density(eta, sigma, out)
-    extra = math.log(sigma) if likelihood.family.has_scale else 0.0
-    return np.asarray(likelihood.log_density(eta, sigma) - out[0] + extra)
 
 
 def _problem(density: Density, blocks: tuple[Block, ...]) -> Problem:
@@ -263,7 +298,10 @@ def group_likelihood(
     rules = tuple(
         nodes_and_log_weights(nodes_of(block, linear, nodes), block.K) for block in blocks
     )
-    integrals = _Integrals(blocks, problems, rules, _row_constants(density), n_groups)
+    integrals = _Integrals(
+        *(blocks, problems, rules, row_constants(density), n_groups),
+        _sorted_rows(density, blocks[-1]),
+    )
     lambdas = [_lambdas(chains, block.terms) for block in blocks]
     means = [
         np.concatenate([chains.effects[f].mean(axis=0) for f in block.terms], axis=1)

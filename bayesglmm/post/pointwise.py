@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.errors import ChoiceError
 from bayesglmm.families import Likelihood
+from bayesglmm.families.compiled import Density, evaluate
 from bayesglmm.post.check import check_fit
 from bayesglmm.posterior.sampled import SampledPosterior
 
@@ -119,10 +121,31 @@ def conditional(model: Model, chains: Chains, rows: slice) -> Array:
     """(S, rows) log p(y_i | beta, b, sigma)."""
     whole = model.likelihood
     part = Likelihood(whole.family, whole.link, whole.y[rows], whole.w[rows])
+    density, has_scale = Density(part), whole.family.has_scale
     eta = linear_predictor(model, chains, slice(None), rows)
-    # Families are elementwise, so a column of sigmas gives every draw its own.
-    sigma = chains.sigma[:, None] if whole.family.has_scale else 1.0
-    return part.log_density(eta, sigma)  # type: ignore[arg-type]
+    if density.compiled is None:
+        # Families are elementwise, so a column of sigmas gives every draw its own.
+        sigma = chains.sigma[:, None] if has_scale else 1.0
+        return part.log_density(eta, sigma)  # type: ignore[arg-type]
+    filled = np.empty((4, eta.shape[1]))
+    for s in range(chains.size):
+        evaluate(*density.compiled, eta[s], chains.sigma[s], filled)
+        eta[s] = filled[0]
+    eta += row_constants(density)
+    return eta - np.log(chains.sigma)[:, None] if has_scale else eta
+
+
+def row_constants(density: Density) -> Array:
+    """(n,) what the compiled density leaves out, at sigma = 1."""
+    likelihood, out = density.likelihood, np.empty((4, len(density.likelihood.y)))
+    if density.compiled is None:
+        return np.zeros(len(likelihood.y))
+    # A large sigma keeps the squares small, and the digits of the difference.
+    sigma = float(np.max(np.abs(likelihood.y))) + 1.0 if likelihood.family.has_scale else 1.0
+    eta = np.zeros(len(likelihood.y))
+    density(eta, sigma, out)
+    extra = math.log(sigma) if likelihood.family.has_scale else 0.0
+    return np.asarray(likelihood.log_density(eta, sigma) - out[0] + extra)
 
 
 def log_likelihood(fit: Fit) -> Array:
