@@ -45,6 +45,7 @@ Index = NDArray[np.intp]
 _BLOCK = 1 << 20  # linear predictors at a time
 LARGEST_RULE = 3  # columns of a term with a product rule; more take its one-node rule, Laplace's
 _NODES = {1: 11, 2: 7, 3: 5}
+_OUTER_NODES = {1: 7, 2: 5, 3: 3}  # of a block around others: its integrands are near normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,11 +262,14 @@ def _problem(density: Density, blocks: tuple[Block, ...]) -> Problem:
     return Problem(columns, np.zeros(n), density, Covariance((), ()))
 
 
-def nodes_of(block: Block, linear: bool, nodes: int | None) -> int:
-    """How many nodes an effect of a block gets."""
-    if linear or block.K > LARGEST_RULE:
-        return 1
-    return nodes or _NODES[block.K]
+def nodes_of(blocks: tuple[Block, ...], linear: bool, nodes: int | None) -> tuple[int, ...]:
+    """How many nodes an effect of each block gets."""
+    out = []
+    for block in blocks:
+        default = _NODES if block is blocks[-1] else _OUTER_NODES
+        whole = linear or block.K > LARGEST_RULE
+        out.append(1 if whole else nodes or default[block.K])
+    return tuple(out)
 
 
 def group_likelihood(
@@ -296,7 +300,8 @@ def group_likelihood(
     problems = tuple(_problem(density, blocks[d:]) for d in range(len(blocks)))
     linear = model.likelihood.is_linear
     rules = tuple(
-        nodes_and_log_weights(nodes_of(block, linear, nodes), block.K) for block in blocks
+        nodes_and_log_weights(k, block.K)
+        for k, block in zip(nodes_of(blocks, linear, nodes), blocks, strict=True)
     )
     integrals = _Integrals(
         *(blocks, problems, rules, row_constants(density), n_groups),

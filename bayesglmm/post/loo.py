@@ -108,8 +108,8 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
         observation-level effect) are integrated.
     nodes
         Of the adaptive Gauss-Hermite rule, per effect; None takes 11, 7 or 5 for terms of one,
-        two or three columns. Terms of more columns have Laplace's approximation; linear models
-        are exact.
+        two or three columns (7, 5 or 3 around terms that are nested in them). Terms of more
+        columns have Laplace's approximation; linear models are exact.
     thin
         Use every ``thin``-th draw of each chain.
 
@@ -249,7 +249,7 @@ def _integral_note(model: Model, blocks: tuple[Block, ...], nodes: int | None) -
     elif any(block.K > LARGEST_RULE for block in blocks):
         how = "by Laplace's approximation where a term has more than three columns"
     else:
-        rule = " x ".join(str(nodes_of(block, linear, nodes)) for block in blocks)
+        rule = " x ".join(map(str, nodes_of(blocks, linear, nodes)))
         how = f"by adaptive Gauss-Hermite quadrature ({rule} nodes)"
     return f" · effects of {names} integrated {how}"
 

@@ -45,11 +45,12 @@ def scalar_levels(code, y, w, z, fixed, starts, sd, sigma, x, log_weight, start,
     eta, l, terms = np.empty(longest), np.empty((4, longest)), np.empty(N)
     for j in range(J):
         a, b = starts[j], starts[j + 1]
-        m, u = b - a, start[j]
-        f = _at(code, y[a:b], w[a:b], z[a:b], fixed[a:b], sd, sigma, u, eta, l)
+        m, u, e = b - a, start[j], eta[: b - a]
+        yj, wj, zj, fj = y[a:b], w[a:b], z[a:b], fixed[a:b]
+        f = _at(code, yj, wj, zj, fj, sd, sigma, u, e, l)
         if not math.isfinite(f):
             u = 0.0
-            f = _at(code, y[a:b], w[a:b], z[a:b], fixed[a:b], sd, sigma, u, eta, l)
+            f = _at(code, yj, wj, zj, fj, sd, sigma, u, e, l)
         h = 1.0
         for _ in range(_STEPS):
             slope, h = -u, 1.0
@@ -63,12 +64,12 @@ def scalar_levels(code, y, w, z, fixed, starts, sd, sigma, x, log_weight, start,
             size = 1.0
             while size > 1e-10:
                 new = u + size * step
-                value = _at(code, y[a:b], w[a:b], z[a:b], fixed[a:b], sd, sigma, new, eta, l)
+                value = _at(code, yj, wj, zj, fj, sd, sigma, new, e, l)
                 if value >= f - 1e-12 * abs(f):
                     break
                 size *= 0.5
             if size <= 1e-10:  # nowhere higher: this is the mode to rounding
-                f = _at(code, y[a:b], w[a:b], z[a:b], fixed[a:b], sd, sigma, u, eta, l)
+                f = _at(code, yj, wj, zj, fj, sd, sigma, u, e, l)
                 break
             u, f = new, value
         if not h > 0.0:
@@ -76,9 +77,7 @@ def scalar_levels(code, y, w, z, fixed, starts, sd, sigma, x, log_weight, start,
         width, peak = 1.0 / math.sqrt(h), -math.inf
         for q in range(N):
             at = u + width * x[q]
-            terms[q] = log_weight[q] + _at(
-                code, y[a:b], w[a:b], z[a:b], fixed[a:b], sd, sigma, at, eta, l
-            )
+            terms[q] = log_weight[q] + _at(code, yj, wj, zj, fj, sd, sigma, at, e, l)
             peak = max(peak, terms[q])
         total = 0.0
         for q in range(N):
@@ -93,4 +92,4 @@ def _at(code, y, w, z, fixed, sd, sigma, u, eta, l):
     m = len(y)
     for i in range(m):
         eta[i] = fixed[i] + sd * z[i] * u
-    return evaluate(code, y, w, eta[:m], sigma, l) - 0.5 * u * u
+    return evaluate(code, y, w, eta, sigma, l) - 0.5 * u * u
