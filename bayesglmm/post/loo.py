@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError
 from bayesglmm.post.groups import levels_of
 from bayesglmm.post.integrated import (
@@ -175,7 +176,7 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
         key if group is None else group,
         table(
             {"term": ["elpd_loo", "p_loo", "looic"], "estimate": sums, "std_error": errors},
-            f"{note} · {_k_note(bad, len(levels), key, largest, design.random, group)}",
+            f"{note} · {_k_note(bad, len(levels), key, largest, _larger(design, group))}",
         ),
         table(pointwise, note),
         largest,
@@ -254,20 +255,25 @@ def _integral_note(model: Model, blocks: tuple[Block, ...], nodes: int | None) -
     return f" · effects of {names} integrated {how}"
 
 
+def _larger(design: Design, group: str | None) -> str:
+    """A grouping factor to leave out instead of single rows; empty for none."""
+    factors = [t.factor for t in design.random if t.J < design.n]
+    return factors[0] if factors and group is None else ""
+
+
 def _k_note(
     bad: list[Any],
     count: int,
     key: str,
     largest: float,
-    random: tuple[Any, ...],
-    group: str | None,
+    larger: str,
 ) -> str:
     if not bad:
         return f"all Pareto k below {largest:.2f}"
     named = ", ".join(map(str, bad[:_NAMED])) + (", …" if len(bad) > _NAMED else "")
     remedy = "refit without them to be sure, or ask whether the model allows for such outliers"
-    if group is None and random:
-        remedy += f"; loo(group={random[0].factor!r}) leaves out whole groups"
+    if larger:
+        remedy += f"; loo(group={larger!r}) leaves out whole groups"
     return (
         f"Pareto k above {largest:.2f} in {len(bad)} of {count} {key}s ({named}): their elpd is "
         f"not reliable, mostly too high; {remedy}"
