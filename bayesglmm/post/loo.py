@@ -257,7 +257,7 @@ def _integral_note(model: Model, blocks: tuple[Block, ...], nodes: int | None) -
 
 def _larger(design: Design, group: str | None) -> str:
     """A grouping factor to leave out instead of single rows; empty for none."""
-    factors = [t.factor for t in design.random if t.J < design.n]
+    factors = [t.factor for t in design.random if design.n > t.J]
     return factors[0] if factors and group is None else ""
 
 
