@@ -30,17 +30,22 @@ from bayesglmm.post.collinearity import vif
 from bayesglmm.post.compare import compare
 from bayesglmm.post.confint import confint
 from bayesglmm.post.emmeans import emmeans, emtrends
+from bayesglmm.post.hypothesis import hypothesis
 from bayesglmm.post.icc import icc
 from bayesglmm.post.influence import influence
 from bayesglmm.post.leverage import cooks_distance, hatvalues
 from bayesglmm.post.linear_hypothesis import wald_test
+from bayesglmm.post.loo import loo, loo_compare
 from bayesglmm.post.overdispersion import overdispersion
 from bayesglmm.post.parameters import param_values
+from bayesglmm.post.pointwise import log_likelihood
 from bayesglmm.post.predict import predict
+from bayesglmm.post.predictive import posterior_predictive, prior_predictive
 from bayesglmm.post.profile import profile
 from bayesglmm.post.r2 import r2
 from bayesglmm.post.refit import refit
 from bayesglmm.post.residuals import residuals
+from bayesglmm.post.sensitivity import prior_sensitivity
 from bayesglmm.post.simulate import simulate, simulate_new
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.summary import summary
@@ -101,6 +106,7 @@ __all__ = [
     "glm",
     "glmer",
     "hatvalues",
+    "hypothesis",
     "icc",
     "influence",
     "list_datasets",
@@ -108,11 +114,17 @@ __all__ = [
     "lmer",
     "load",
     "load_dataset",
+    "log_likelihood",
+    "loo",
+    "loo_compare",
     "model",
     "overdispersion",
     "param_values",
     "params",
+    "posterior_predictive",
     "predict",
+    "prior_predictive",
+    "prior_sensitivity",
     "r2",
     "profile",
     "ranef",

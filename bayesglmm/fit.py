@@ -19,12 +19,15 @@ from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 
 if TYPE_CHECKING:
+    from bayesglmm.api import ColumnOrValues
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
     from bayesglmm.post.bootstrap import Bootstrap
     from bayesglmm.post.confint import Method
     from bayesglmm.post.emmeans import Means
     from bayesglmm.post.influence import Influence
+    from bayesglmm.post.loo import Loo
+    from bayesglmm.post.predictive import Known, Predictive
     from bayesglmm.post.profile import Profile
     from bayesglmm.post.residuals import Type
     from bayesglmm.post.summary import Summary
@@ -198,6 +201,39 @@ class Fit:
 
         return simulate(self, nsim, seed=seed, re=re)
 
+    def posterior_predictive(
+        self,
+        draws: int = 1000,
+        *,
+        newdata: object = None,
+        re: Known = "fitted",
+        trials: ColumnOrValues = "",
+        weights: ColumnOrValues = "",
+        seed: int | None = None,
+    ) -> Predictive:
+        """Responses that the fit expects; see :func:`bayesglmm.posterior_predictive`."""
+        from bayesglmm.post.predictive import posterior_predictive
+
+        return posterior_predictive(
+            self, draws, newdata=newdata, re=re, trials=trials, weights=weights, seed=seed
+        )
+
+    def pp_check(self, draws: int = 50, *, seed: int | None = None) -> Any:
+        """The data over posterior predictive draws, as a matplotlib Figure."""
+        return self.posterior_predictive(draws, seed=seed).plot()
+
+    def hypothesis(self, hypotheses: str | Sequence[str], *, level: float = 0.95) -> Table:
+        """Evidence for statements such as "x < 0"; see :func:`bayesglmm.hypothesis`."""
+        from bayesglmm.post.hypothesis import hypothesis
+
+        return hypothesis(self, hypotheses, level=level)
+
+    def prior_sensitivity(self) -> Table:
+        """Sensitivity to priors and likelihood; see :func:`bayesglmm.prior_sensitivity`."""
+        from bayesglmm.post.sensitivity import prior_sensitivity
+
+        return prior_sensitivity(self)
+
     def refit(self, y: Sequence[Any] | NDArray[Any] | pl.Series) -> Fit:
         """The same model fitted to another response; see :func:`bayesglmm.refit`."""
         from bayesglmm.post.refit import refit
@@ -346,9 +382,27 @@ class Fit:
         """(p, p) covariance of the coefficients (of their draws for NUTS), link scale."""
         return self.posterior.beta.covariance()
 
-    def to_arviz(self) -> Any:
-        """The draws of a NUTS fit as an ArviZ DataTree with named dims and coords."""
-        return self._draws("to_arviz").run.tree
+    def to_arviz(self, *, log_likelihood: bool = False) -> Any:
+        """The draws of a NUTS fit as an ArviZ DataTree with named dims and coords.
+
+        With ``log_likelihood`` it has that group too, (chain, draw, obs), as ``arviz.loo`` needs.
+        """
+        from bayesglmm.post.pointwise import with_log_likelihood
+
+        tree = self._draws("to_arviz").run.tree
+        return with_log_likelihood(self) if log_likelihood else tree
+
+    def log_likelihood(self) -> NDArray[np.float64]:
+        """Of every row and draw, (chains, draws, n); see :func:`bayesglmm.log_likelihood`."""
+        from bayesglmm.post.pointwise import log_likelihood
+
+        return log_likelihood(self)
+
+    def loo(self, group: str | None = None, *, nodes: int | None = None, thin: int = 1) -> Loo:
+        """Leave-one-out cross-validation of rows or groups; see :func:`bayesglmm.loo`."""
+        from bayesglmm.post.loo import loo
+
+        return loo(self, group, nodes=nodes, thin=thin)
 
     def _ml(self, what: str) -> MLPosterior:
         if not isinstance(self.posterior, MLPosterior):

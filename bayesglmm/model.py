@@ -28,6 +28,7 @@ from bayesglmm.tables import Table, table
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
     from bayesglmm.laplace.structure import Structure
+    from bayesglmm.post.predictive import Predictive
 
 Estimator = ML | NUTS
 METHODS = ("ml", "reml", "nuts")
@@ -117,6 +118,12 @@ class Model:
         from bayesglmm.pymc_model import build_pymc
 
         return build_pymc(self, choose_centring(self, NUTS(centred=centred)))
+
+    def prior_predictive(self, draws: int = 1000, *, seed: int | None = None) -> Predictive:
+        """Responses that the priors expect; see :func:`bayesglmm.prior_predictive`."""
+        from bayesglmm.post.predictive import prior_predictive
+
+        return prior_predictive(self, draws, seed=seed)
 
     def __repr__(self) -> str:
         design = self.design

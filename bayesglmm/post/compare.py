@@ -10,6 +10,8 @@ import polars as pl
 
 from bayesglmm.errors import ChoiceError
 from bayesglmm.post.tables import check_level, params, scale, varcorr
+from bayesglmm.posterior.ml import MLPosterior
+from bayesglmm.posterior.sampled import SampledPosterior
 from bayesglmm.tables.table import Table, table
 from bayesglmm.tables.text import html_note, html_table, text_table
 
@@ -32,7 +34,8 @@ class Comparison:
     table
         ``group, term, kind``, then for each fit ``<name>_estimate, <name>_std_error,
         <name>_conf_low, <name>_conf_high``, and for each fit after the first
-        ``<name>_shift``: its estimate minus the first's, in standard errors of the first.
+        ``<name>_shift``: its estimate minus the first's, in standard errors of the first, and
+        ``<name>_sd_ratio``: its standard error over the first's.
     """
 
     names: tuple[str, ...]
@@ -49,16 +52,18 @@ class Comparison:
         header = ["parameter"]
         for name in self.names:
             header += [name, "SE" if name.startswith(("ML", "REML")) else "sd", "low", "high"]
-        header += [f"{name} shift" for name in self.names[1:]]
+        for name in self.names[1:]:
+            header += [f"{name} shift", "sd ratio"]
         rows = []
         for row in self.table.iter_rows(named=True):
             cells: list[Any] = [label(row)]
             for name in self.names:
                 cells += [row[f"{name}_{c}"] for c in _NUMBERS]
-            shifts = [row[f"{name}_shift"] for name in self.names[1:]]
-            rows.append(
-                [*cells, *("" if s is None else f"{round(s, 2) + 0.0:+.2f}" for s in shifts)]
-            )
+            for name in self.names[1:]:
+                shift, ratio = row[f"{name}_shift"], row[f"{name}_sd_ratio"]
+                cells.append("" if shift is None else f"{round(shift, 2) + 0.0:+.2f}")
+                cells.append("" if ratio is None else f"{ratio:.2f}")
+            rows.append(cells)
         return header, rows
 
     def text(self) -> str:
@@ -138,11 +143,35 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
     for name, frame in zip(names[1:], frames[1:], strict=True):
         shift = (frame["estimate"] - base["estimate"]) / base["std_error"]
         columns[f"{name}_shift"] = pl.Series(shift).fill_nan(None)
+        ratio = frame["std_error"] / base["std_error"]
+        columns[f"{name}_sd_ratio"] = pl.Series(ratio).fill_nan(None)
     methods = tuple(f"{fit.posterior.method}, {fit.posterior.interval(level)}" for fit in fits)
     note = "; ".join(f"{name}: {method}" for name, method in zip(names, methods, strict=True))
     note += f". Coefficients: {scale(fits[0])}. "
-    note += f"shift: difference from {names[0]} in its standard errors."
+    note += f"shift: difference from {names[0]} in its standard errors; sd ratio: to {names[0]}'s."
+    for name, fit, frame in zip(names[1:], fits[1:], frames[1:], strict=True):
+        if isinstance(fits[0].posterior, MLPosterior) and isinstance(
+            fit.posterior, SampledPosterior
+        ):
+            note += f" {_distance(name, names[0], frame, base)}"
     return Comparison(names, methods, table(columns, note))
+
+
+def _distance(name: str, first: str, posterior: pl.DataFrame, ml: pl.DataFrame) -> str:
+    """How far the posterior is from the Gaussian that maximum likelihood stands for, in words."""
+    shift = ((posterior["estimate"] - ml["estimate"]) / posterior["std_error"]).to_numpy()
+    ratio = (posterior["std_error"] / ml["std_error"]).to_numpy()
+    if not np.isfinite(shift).any():
+        return ""
+    at = int(np.nanargmax(np.abs(shift)))
+    text = (
+        f"{name} from {first}: means differ by at most {abs(shift[at]):.2f} posterior sds "
+        f"({label(posterior.row(at, named=True))})"
+    )
+    known = ratio[np.isfinite(ratio)]
+    if len(known):
+        text += f", sds are {known.min():.2f} to {known.max():.2f} times as large"
+    return text + "."
 
 
 def _same_data(one: Fit, other: Fit) -> None:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.design.subset import subset
-from bayesglmm.errors import BayesglmmError, ChoiceError, DataError, check_choice
+from bayesglmm.errors import BayesglmmError, ChoiceError
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.model import check_response
 from bayesglmm.post.check import check_executor, check_fit
+from bayesglmm.post.groups import levels_of
 from bayesglmm.post.refits import refits
 from bayesglmm.post.tables import scale, varcorr
 from bayesglmm.posterior.ml import MLPosterior
@@ -157,7 +158,7 @@ def influence(fit: Fit, group: str | None = None, *, executor: Executor | None =
         )
     assert isinstance(fit.estimator, ML)
     design, model = fit.model.design, fit.model
-    levels, index = _levels(design, group)
+    levels, index = levels_of(design, group)
     label, key = ("row", "row") if group is None else (group, "level")
     work = partial(
         refit_without,
@@ -216,29 +217,6 @@ def refit_without(
         return replace(nothing, note=str(error).split("; ")[0])
     notes = [text.split(": ")[0].split(". ")[0] for text in at.outcome.notes]
     return Refit(at.beta, at.vcov, at.component_values, at.outcome.converged, "; ".join(notes))
-
-
-def _levels(design: Design, group: str | None) -> tuple[list[Any], NDArray[np.intp]]:
-    """The levels, and the place among them of each row."""
-    if group is None:
-        return design.rows.tolist(), np.arange(design.n)
-    for term in design.random:
-        if term.factor == group:
-            return list(term.levels), term.index
-    factors = [t.factor for t in design.random]
-    check_choice("group", group, dict.fromkeys([*factors, *design.data.columns]))
-    column = design.data.get_column(group)
-    if column.null_count():
-        raise DataError(
-            f"group={group!r} is missing in {column.null_count()} of the rows used; give a "
-            "column that is complete"
-        )
-    values = column.unique(maintain_order=True)
-    if len(values) < 2:
-        raise DataError(f"group={group!r} has one level: nothing would be left to fit")
-    place = {value: j for j, value in enumerate(values.to_list())}
-    index = np.array([place[value] for value in column.to_list()], dtype=np.intp)
-    return [str(value) for value in place], index
 
 
 def _repeated(levels: list[Any], times: int) -> list[Any]:

@@ -125,8 +125,12 @@ def _check_consistent(L: Array, right: Array) -> None:
         raise DataError("the hypotheses contradict each other: no coefficients satisfy them all")
 
 
-def read_equation(text: str, names: Sequence[str]) -> tuple[Array, float]:
+def read_equation(
+    text: str, names: Sequence[str], what: str = "coefficient"
+) -> tuple[Array, float]:
     """Weights (p,) and right-hand side of an equation in the coefficients.
+
+    ``what`` the names are is for messages.
 
     Examples
     --------
@@ -148,7 +152,7 @@ def read_equation(text: str, names: Sequence[str]) -> tuple[Array, float]:
             problem = "" if found is None else "+, - or = is missing"
             if text[position - 1 : position + 1] == "==":
                 problem = "an equation is written with one '='"
-            raise _unreadable(text, position, names, problem)
+            raise _unreadable(text, position, names, problem, what)
         weight = side * (-1.0 if found["sign"] == "-" else 1.0)
         if found["name"]:
             row[list(names).index(found["name"])] += weight * _value(found["factor"] or "1")
@@ -158,10 +162,10 @@ def read_equation(text: str, names: Sequence[str]) -> tuple[Array, float]:
         if text[position : position + 1] == "=":
             if side < 0.0:
                 problem = "an equation has one '='; give several equations as a list"
-                raise _unreadable(text, position, names, problem)
+                raise _unreadable(text, position, names, problem, what)
             side, position, first = -1.0, position + 1, True
     if first:
-        raise _unreadable(text, len(text) - 1, names, "the equation breaks off")
+        raise _unreadable(text, len(text) - 1, names, "the equation breaks off", what)
     return row, 0.0 - constant
 
 
@@ -170,13 +174,15 @@ def _value(number: str) -> float:
     return float(top) / float(bottom or 1.0)
 
 
-def _unreadable(text: str, position: int, names: Sequence[str], problem: str) -> FormulaError:
+def _unreadable(
+    text: str, position: int, names: Sequence[str], problem: str, what: str
+) -> FormulaError:
     """An error that points at the place; without a problem, at what is no coefficient."""
     word = re.compile(r"[-+*\s\d]*([^\s=+*-]*)").match(text, position)
     if not problem and word is not None and word[1] and word[1] not in names:
         hint = nearest(word[1], names) or f"; there are {', '.join(names)}"
-        problem, position = f"{word[1]!r} is not a coefficient{hint}", word.start(1)
-    return FormulaError(problem or "a number or a coefficient is expected here", text, position)
+        problem, position = f"{word[1]!r} is not a {what}{hint}", word.start(1)
+    return FormulaError(problem or f"a number or a {what} is expected here", text, position)
 
 
 def _written(row: Array, value: float, names: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bayesglmm.design import Design, build, in_units
 from bayesglmm.design.columns import Table as Data
 from bayesglmm.design.columns import read
+from bayesglmm.design.response import Response
 from bayesglmm.errors import ChoiceError, DataError, FitError, check_choice
 from bayesglmm.families import Family, Likelihood, Link, find_family, find_link
 from bayesglmm.formula import parse
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Effects", "draw_response", "fresh_seed", "simulate", "simulate_new", "stream"]
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
 Effects = Literal["new", "fitted", "zero"]
 
 _EFFECTS = {
@@ -38,6 +40,7 @@ _EFFECTS = {
     "zero": "no random effects",
 }
 _RESPONSE = "response"
+_LARGEST_COUNT = 1e18  # of a mean whose counts 64 bits can hold
 
 
 def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = "new") -> Table:
@@ -95,7 +98,7 @@ def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = 
     if isinstance(posterior, MLPosterior):
         values = [estimated(model.design, posterior.estimate)] * nsim
     else:
-        values = [drawn(posterior, at) for at in _chosen_draws(posterior.beta.values, nsim, seed)]
+        values = [drawn(posterior, at) for at in chosen_draws(posterior.beta.values, nsim, seed)]
     ys = [
         draw_response(model.design, model.family, model.link, at, re, stream(seed, k))
         for k, at in enumerate(values)
@@ -222,16 +225,32 @@ def draw_response(
             eta += np.einsum("nk,nk->n", term.Z, b[term.index])
     # Weights beside trials repeat a row; they do not lengthen it.
     w = design.trials if design.response.has_trials else design.weights
+    y = respond(family, link, eta, w, at.sigma, rng)
+    if not np.isfinite(y).all():
+        raise FitError("a simulated response is infinite: the parameters are too large")
+    return y
+
+
+def respond(
+    family: Family, link: Link, eta: Array, w: Array, sigma: float, rng: np.random.Generator
+) -> Array:
+    """Responses (n,) as ``Response.y`` holds them, infinite where the mean is beyond counting.
+
+    Raises
+    ------
+    FitError
+        If a mean is outside what the family allows.
+    """
+    mu = link.inverse(eta)
+    small = mu < _LARGEST_COUNT
     try:
-        y = family.draw(rng, link.inverse(eta), w, at.sigma)
+        y = family.draw(rng, np.where(small, mu, 0.0), w, sigma)
     except ValueError as problem:
         raise FitError(
             f"a simulated mean is not possible for family={family.name!r} with link="
             f"{link.name!r} ({problem}); use a link that keeps means in range"
         ) from None
-    if not np.isfinite(y).all():
-        raise FitError("a simulated response is infinite: the parameters are too large")
-    return y
+    return np.where(small, y, np.inf)
 
 
 def stream(seed: int, k: int) -> np.random.Generator:
@@ -267,7 +286,7 @@ def check_count(argument: str, value: int) -> int:
     return int(value)
 
 
-def _chosen_draws(values: Array, nsim: int, seed: int) -> list[int]:
+def chosen_draws(values: Array, nsim: int, seed: int) -> list[int]:
     """Which posterior draw each simulation uses: all in random order before any comes twice."""
     available = values.shape[0] * values.shape[1]
     rng = np.random.default_rng(seed)
@@ -278,18 +297,42 @@ def _chosen_draws(values: Array, nsim: int, seed: int) -> list[int]:
 
 def _table(design: Design, family: Family, ys: list[Array], how: str, seed: int) -> Table:
     """Columns sim_1, ...: the caller's rows, the response's units."""
-    response = design.response
-    dtype: pl.DataType = pl.Float64()
-    if response.levels:
-        dtype = design.data.get_column(response.name.strip("`")).dtype
-    elif family.whole and not (family.has_trials and np.any(design.weights != 1.0)):
-        dtype = pl.Int64()
+    what = "counts of successes" if design.response.has_trials else "response scale"
+    columns = in_rows(design, family, ys, design.response, places(design))
+    return table(columns, f"Simulated responses · {what} · {how} · seed {seed}")
+
+
+def in_rows(
+    design: Design, family: Family, ys: Iterable[Array], response: Response, place: Places
+) -> dict[str, pl.Series]:
+    """``sim_1, ...`` in the response's units, null where a value is not finite.
+
+    ``place`` is the position in y of every row, -1 for none.
+    """
+    where = pl.Series(place).replace(-1, None)
+    dtype, out = response_type(design, family), {}
+    for k, y in enumerate(ys, start=1):
+        fine = np.isfinite(y)
+        series = in_units(response, np.where(fine, y, 0.0), dtype)
+        out[f"sim_{k}"] = series.set(pl.Series(~fine), None).gather(where)
+    return out
+
+
+def places(design: Design) -> Places:
+    """(n_rows,) the position among the rows used of each row of the caller's data, or -1."""
     place = np.full(design.n_rows, -1)
     place[design.rows] = np.arange(design.n)
-    where = pl.Series(place).replace(-1, None)
-    columns = {f"sim_{k + 1}": in_units(response, y, dtype).gather(where) for k, y in enumerate(ys)}
-    what = "counts of successes" if response.has_trials else "response scale"
-    return table(columns, f"Simulated responses · {what} · {how} · seed {seed}")
+    return place
+
+
+def response_type(design: Design, family: Family) -> pl.DataType:
+    """The type of simulated responses where there are no trials."""
+    response = design.response
+    if response.levels:
+        return design.data.get_column(response.name.strip("`")).dtype
+    if family.whole and not (family.has_trials and np.any(design.weights != 1.0)):
+        return pl.Int64()
+    return pl.Float64()
 
 
 def _free_name(taken: list[str]) -> str:

@@ -18,6 +18,8 @@ from bayesglmm.errors import ChoiceError
 Array = NDArray[np.float64]
 Support = Literal["real", "positive", "correlation"]
 
+_NO_DRAWS = "a flat prior is no probability distribution, so it cannot be drawn from"
+
 
 def _positive(record: str, **values: float) -> None:
     for name, value in values.items():
@@ -43,6 +45,21 @@ class Prior:
 
     def log_density(self, x: Array) -> Array:
         """Elementwise log-density at ``x`` (zero everywhere for a flat prior)."""
+        raise NotImplementedError
+
+    @property
+    def is_proper(self) -> bool:
+        """Whether it is a probability distribution, so that it can be drawn from."""
+        return True
+
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        """(size,) independent draws.
+
+        Raises
+        ------
+        ChoiceError
+            For a flat prior, which is no probability distribution.
+        """
         raise NotImplementedError
 
     def pymc(self, name: str, dims: tuple[str, ...] = ()) -> Any:
@@ -86,6 +103,9 @@ class Normal(Prior):
 
         return np.asarray(stats.norm.logpdf(x, self.mean, self.sd))
 
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        return rng.normal(self.mean, self.sd, size)
+
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "Normal", {"mu": self.mean, "sigma": self.sd}
 
@@ -108,6 +128,9 @@ class StudentT(Prior):
 
         return np.asarray(stats.t.logpdf(x, self.df, self.mean, self.scale))
 
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        return self.mean + self.scale * rng.standard_t(self.df, size)
+
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "StudentT", {"nu": self.df, "mu": self.mean, "sigma": self.scale}
 
@@ -129,6 +152,9 @@ class Cauchy(Prior):
 
         return np.asarray(stats.cauchy.logpdf(x, self.centre, self.scale))
 
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        return self.centre + self.scale * rng.standard_cauchy(size)
+
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "Cauchy", {"alpha": self.centre, "beta": self.scale}
 
@@ -142,6 +168,13 @@ class Flat(Prior):
     def log_density(self, x: Array) -> Array:
         return np.zeros_like(np.asarray(x, dtype=float))
 
+    @property
+    def is_proper(self) -> bool:
+        return False
+
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        raise ChoiceError(_NO_DRAWS)
+
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "Flat", {}
 
@@ -154,6 +187,13 @@ class HalfFlat(Prior):
 
     def log_density(self, x: Array) -> Array:
         return np.where(np.asarray(x) > 0, 0.0, -np.inf)
+
+    @property
+    def is_proper(self) -> bool:
+        return False
+
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        raise ChoiceError(_NO_DRAWS)
 
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "HalfFlat", {}
@@ -173,6 +213,9 @@ class HalfNormal(Prior):
         from scipy import stats
 
         return np.asarray(stats.halfnorm.logpdf(x, 0, self.sd))
+
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        return np.abs(rng.normal(0.0, self.sd, size))
 
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "HalfNormal", {"sigma": self.sd}
@@ -195,6 +238,9 @@ class HalfStudentT(Prior):
         value = np.log(2.0) + stats.t.logpdf(x, self.df, 0, self.scale)
         return np.where(np.asarray(x) >= 0, value, -np.inf)
 
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        return np.abs(self.scale * rng.standard_t(self.df, size))
+
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "HalfStudentT", {"nu": self.df, "sigma": self.scale}
 
@@ -214,6 +260,9 @@ class HalfCauchy(Prior):
 
         return np.asarray(stats.halfcauchy.logpdf(x, 0, self.scale))
 
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        return np.abs(self.scale * rng.standard_cauchy(size))
+
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "HalfCauchy", {"beta": self.scale}
 
@@ -232,6 +281,9 @@ class Exponential(Prior):
         from scipy import stats
 
         return np.asarray(stats.expon.logpdf(x, 0, 1.0 / self.rate))
+
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        return rng.exponential(1.0 / self.rate, size)
 
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "Exponential", {"lam": self.rate}
@@ -253,6 +305,9 @@ class Gamma(Prior):
 
         return np.asarray(stats.gamma.logpdf(x, self.shape, 0, 1.0 / self.rate))
 
+    def draw(self, rng: np.random.Generator, size: int) -> Array:
+        return rng.gamma(self.shape, 1.0 / self.rate, size)
+
     def _pymc(self) -> tuple[str, dict[str, float]]:
         return "Gamma", {"alpha": self.shape, "beta": self.rate}
 
@@ -272,5 +327,27 @@ class LKJ(Prior):
         _positive("LKJ", eta=self.eta)
 
     def log_density(self, x: Array) -> Array:
-        """Log-density of a (K, K) correlation matrix, up to its normalising constant."""
+        """Log-density of correlation matrices (..., K, K), up to its normalising constant."""
         return np.asarray((self.eta - 1.0) * np.linalg.slogdet(np.asarray(x))[1])
+
+    def draw(self, rng: np.random.Generator, size: int, K: int = 2) -> Array:
+        """(size, K, K) independent correlation matrices, by the onion method of that paper.
+
+        Row k of the Cholesky factor points in a uniform direction, and the squared length of
+        what lies below the diagonal is Beta(k / 2, eta + (K - 1 - k) / 2). Each correlation is
+        then 2 Beta(a, a) - 1 with a = eta - 1 + K / 2.
+
+        Examples
+        --------
+        >>> LKJ(2.0).draw(np.random.default_rng(1), 4000, 3)[:, 1, 0].var().round(2)
+        np.float64(0.17)
+        """
+        factor = np.zeros((size, K, K))
+        factor[:, 0, 0] = 1.0
+        for k in range(1, K):
+            length = rng.beta(0.5 * k, self.eta + 0.5 * (K - 1 - k), size)
+            direction = rng.standard_normal((size, k))
+            direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+            factor[:, k, :k] = np.sqrt(length)[:, None] * direction
+            factor[:, k, k] = np.sqrt(1.0 - length)
+        return np.asarray(factor @ factor.transpose(0, 2, 1))

@@ -115,12 +115,12 @@ def test_comparison() -> None:
     assert (
         bg.compare(mixed("ml"), mixed("reml")).text()
         == """\
-  parameter               ML      SE     low    high    REML      SE      low    high  REML shift
-  (Intercept)         7.0000  1.4142  2.4993  11.501  7.0000  1.7321  -0.4524  14.452       +0.00
-  sd (Intercept) | g  2.2361  1.1106  0.8448  5.9189  2.8284  1.5975   0.9349  8.5568       +0.53
-  residual sd         1.4142  0.5774  0.6354  3.1479  1.4142  0.5774   0.6354  3.1479       +0.00
+  parameter               ML      SE     low    high    REML      SE      low    high  REML shift  sd ratio
+  (Intercept)         7.0000  1.4142  2.4993  11.501  7.0000  1.7321  -0.4524  14.452       +0.00      1.22
+  sd (Intercept) | g  2.2361  1.1106  0.8448  5.9189  2.8284  1.5975   0.9349  8.5568       +0.53      1.44
+  residual sd         1.4142  0.5774  0.6354  3.1479  1.4142  0.5774   0.6354  3.1479       +0.00      1.00
   ML: ML, 95% Wald interval (t); REML: REML, 95% Wald interval (t). Coefficients: response scale. \
-shift: difference from ML in its standard errors."""
+shift: difference from ML in its standard errors; sd ratio: to ML's."""  # noqa: E501
     )
 
 
