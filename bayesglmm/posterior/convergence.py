@@ -28,7 +28,7 @@ def ess_and_rhat(values: Array) -> dict[str, Array]:
     Parameters
     ----------
     values
-        (chains, draws, m) draws. NaN for quantities with a NaN, for fewer than four draws, and
+        (chains, draws, m) draws. NaN for quantities with a draw that is not finite, for fewer than four draws, and
         R-hat also for one chain or a constant.
     """
     chains, draws, m = values.shape
@@ -54,10 +54,11 @@ def _block(values: Array, start: int, scores: Array, out: Array) -> None:
     split = np.concatenate([each[:, :, :half], each[:, :, draws - half :]], axis=1)
     flat = split.reshape(len(split), -1)
     order = np.argsort(flat, axis=1)
-    with np.errstate(invalid="ignore"):  # infinite draws: no quantiles between them
-        limits = np.quantile(each.reshape(len(each), -1), (TAIL, 1.0 - TAIL), axis=1)
-    spread = each.reshape(len(each), -1).std(axis=1, ddof=1)
-    _fill(flat, order, limits, spread, scores, 2 * chains, chains, out[:, start : start + _BLOCK])
+    whole = each.reshape(len(each), -1)
+    with np.errstate(invalid="ignore"):  # infinite draws
+        limits = np.quantile(whole, (TAIL, 1.0 - TAIL), axis=1)
+        spread = whole.std(axis=1, ddof=1)
+    _fill(flat, order, limits, spread, scores, 2 * chains, out[:, start : start + _BLOCK])
 
 
 def _normal_scores(size: int) -> Array:
@@ -66,33 +67,95 @@ def _normal_scores(size: int) -> Array:
     return np.asarray(ndtri((ranks - 0.375) / (size + 0.25)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fill(flat, order, limits, spread, scores, parts, chains, out):  # type: ignore[no-untyped-def]
-    m, size = flat.shape
-    half = size // parts
-    z, folded = np.empty(size), np.empty(size)
-    rank, place = np.empty(size), np.empty(size, dtype=np.int64)
-    for k in range(m):
-        x = flat[k]
-        if np.isnan(x).any() or np.isnan(spread[k]):
-            continue
-        _scores_in_order(x, order[k], scores, z)
-        if chains > 1:
-            _fold(x, order[k], folded, place)
-            _scores_in_order(folded, place, scores, rank)
-            out[2, k] = max(_rhat(z.reshape(parts, half)), _rhat(rank.reshape(parts, half)))
-        out[0, k] = _ess(z.reshape(parts, half))
-        for side in range(2):
-            limit = limits[side, k]
-            for i in range(size):
-                rank[i] = 1.0 if x[i] <= limit else 0.0
-            tail = _ess(rank.reshape(parts, half))
-            if side == 0 or not tail >= out[1, k]:
-                out[1, k] = tail
-        out[3, k] = spread[k] / np.sqrt(_ess(x.copy().reshape(parts, half)))
+_kernel = njit(cache=True, nogil=True, error_model="numpy")
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def _lag(x, parts, t):  # type: ignore[no-untyped-def]
+    """Autocovariance at lag t, averaged over the parts of x, each of mean zero."""
+    n = len(x) // parts
+    total = 0.0
+    for c in range(parts):
+        part = 0.0
+        for i in range(c * n, (c + 1) * n - t):
+            part += x[i] * x[i + t]
+        total += part
+    return total / (n * parts)
+
+
+@_kernel
+def _mean(x, first, last):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(first, last):
+        total += x[i]
+    return total / (last - first)
+
+
+@_kernel
+def _variance_of_means(x, parts):  # type: ignore[no-untyped-def]
+    n, total, squares = len(x) // parts, 0.0, 0.0
+    centre = _mean(x, 0, len(x))
+    for c in range(parts):
+        total = _mean(x, c * n, (c + 1) * n) - centre
+        squares += total * total
+    return squares / (parts - 1)
+
+
+@_kernel
+def _rhat(x, parts):  # type: ignore[no-untyped-def]
+    n, within = len(x) // parts, 0.0
+    for c in range(parts):
+        mean = _mean(x, c * n, (c + 1) * n)
+        for i in range(c * n, (c + 1) * n):
+            within += (x[i] - mean) ** 2
+    within /= parts * (n - 1)
+    return np.sqrt((n * _variance_of_means(x, parts) / within + n - 1.0) / n)
+
+
+@_kernel
+def _ess(x, parts, rho):  # type: ignore[no-untyped-def]
+    """Effective sample size of parts of equal length, by Geyer's initial monotone sequence.
+
+    x is centred in place; rho (n,) is memory.
+    """
+    n, low, high = len(x) // parts, x[0], x[0]
+    for value in x:
+        low, high = min(low, value), max(high, value)
+    if high - low < 1e-15:
+        return float(len(x))
+    between = _variance_of_means(x, parts) if parts > 1 else 0.0
+    for c in range(parts):
+        mean = _mean(x, c * n, (c + 1) * n)
+        for i in range(c * n, (c + 1) * n):
+            x[i] -= mean
+    at_zero = _lag(x, parts, 0)
+    mean_var = at_zero * n / (n - 1.0)
+    var_plus = at_zero + between
+    even, odd = 1.0, 1.0 - (mean_var - _lag(x, parts, 1)) / var_plus
+    rho[:] = 0.0
+    rho[0], rho[1] = even, odd
+    t = 1
+    while t < n - 3 and even + odd > 0.0:
+        even = 1.0 - (mean_var - _lag(x, parts, t + 1)) / var_plus
+        odd = 1.0 - (mean_var - _lag(x, parts, t + 2)) / var_plus
+        if even + odd >= 0.0:
+            rho[t + 1], rho[t + 2] = even, odd
+        t += 2
+    last = t - 2
+    if even > 0.0:
+        rho[last + 1] = even
+    t = 1
+    while t <= last - 2:
+        if rho[t + 1] + rho[t + 2] > rho[t - 1] + rho[t]:
+            rho[t + 1] = rho[t + 2] = (rho[t - 1] + rho[t]) / 2.0
+        t += 2
+    tau = -1.0 + rho[last + 1]
+    for k in range(last + 1):
+        tau += 2.0 * rho[k]
+    return len(x) / max(tau, 1.0 / np.log10(len(x)))
+
+
+@_kernel
 def _scores_in_order(x, order, scores, out):  # type: ignore[no-untyped-def]
     """Normal scores of x, given the order that sorts it; ties share the mean rank."""
     size = len(x)
@@ -107,7 +170,7 @@ def _scores_in_order(x, order, scores, out):  # type: ignore[no-untyped-def]
         i = j + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_kernel
 def _fold(x, order, folded, place):  # type: ignore[no-untyped-def]
     """|x - median| and the order that sorts it: two sorted halves, merged."""
     size = len(x)
@@ -124,69 +187,34 @@ def _fold(x, order, folded, place):  # type: ignore[no-untyped-def]
             high += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _rhat(x):  # type: ignore[no-untyped-def]
-    parts, n = x.shape
-    means, within = np.empty(parts), 0.0
-    for c in range(parts):
-        means[c] = x[c].mean()
-        within += np.sum((x[c] - means[c]) ** 2) / (n - 1)
-    within /= parts
-    between = n * np.sum((means - means.mean()) ** 2) / (parts - 1)
-    return np.sqrt((between / within + n - 1.0) / n)
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _lag(x, t):  # type: ignore[no-untyped-def]
-    """Autocovariance at lag t, averaged over chains; rows of x have mean zero."""
-    parts, n = x.shape
-    total = 0.0
-    for c in range(parts):
-        row, part = x[c], 0.0
-        for i in range(n - t):
-            part += row[i] * row[i + t]
-        total += part
-    return total / (n * parts)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _ess(x):  # type: ignore[no-untyped-def]
-    """Effective sample size of (chains, draws), by Geyer's initial monotone sequence.
-
-    x is overwritten.
-    """
-    parts, n = x.shape
-    if x.max() - x.min() < 1e-15:
-        return float(x.size)
-    means = np.empty(parts)
-    for c in range(parts):
-        means[c] = x[c].mean()
-        x[c] -= means[c]
-    at_zero = _lag(x, 0)
-    mean_var = at_zero * n / (n - 1.0)
-    var_plus = at_zero
-    if parts > 1:
-        var_plus += np.sum((means - means.mean()) ** 2) / (parts - 1)
-    rho = np.zeros(n)
-    even, odd = 1.0, 1.0 - (mean_var - _lag(x, 1)) / var_plus
-    rho[0], rho[1] = even, odd
-    t = 1
-    while t < n - 3 and even + odd > 0.0:
-        even = 1.0 - (mean_var - _lag(x, t + 1)) / var_plus
-        odd = 1.0 - (mean_var - _lag(x, t + 2)) / var_plus
-        if even + odd >= 0.0:
-            rho[t + 1], rho[t + 2] = even, odd
-        t += 2
-    last = t - 2
-    if even > 0.0:
-        rho[last + 1] = even
-    t = 1
-    while t <= last - 2:
-        if rho[t + 1] + rho[t + 2] > rho[t - 1] + rho[t]:
-            rho[t + 1] = rho[t + 2] = (rho[t - 1] + rho[t]) / 2.0
-        t += 2
-    total = 0.0
-    for k in range(last + 1):
-        total += rho[k]
-    tau = -1.0 + 2.0 * total + rho[last + 1]
-    return x.size / max(tau, 1.0 / np.log10(x.size))
+# One signature, compiled once: views of arrays differ in layout.
+@njit(
+    "void(float64[:, ::1], int64[:, ::1], float64[:, :], float64[:], float64[::1], int64, "
+    "float64[:, :])",
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+)
+def _fill(flat, order, limits, spread, scores, parts, out):  # type: ignore[no-untyped-def]
+    """The four statistics of every row of flat, which is ``parts`` half chains side by side."""
+    m, size = flat.shape
+    z, work, folded = np.empty(size), np.empty(size), np.empty(size)
+    place, rho = np.empty(size, dtype=np.int64), np.empty(size // parts)
+    for k in range(m):
+        x = flat[k]
+        if np.isnan(spread[k]):  # some draw is NaN or infinite
+            continue
+        _scores_in_order(x, order[k], scores, z)
+        if parts > 2:
+            _fold(x, order[k], folded, place)
+            _scores_in_order(folded, place, scores, work)
+            out[2, k] = max(_rhat(z, parts), _rhat(work, parts))
+        out[0, k] = _ess(z, parts, rho)
+        for side in range(2):
+            for i in range(size):
+                work[i] = 1.0 if x[i] <= limits[side, k] else 0.0
+            tail = _ess(work, parts, rho)
+            if side == 0 or tail < out[1, k]:
+                out[1, k] = tail
+        work[:] = x
+        out[3, k] = spread[k] / np.sqrt(_ess(work, parts, rho))

@@ -1,0 +1,321 @@
+"""Run chains on a target: side by side, in blocks, until there are enough draws.
+
+Draws are taken in blocks of a fixed number of rows. A block is expanded to named variables with
+a seed of its own, written to the store if there is one, and judged by its position alone, so
+that neither the number of cores nor the speed of a chain changes what comes out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesglmm.nuts.chain import Chain, draw_start
+from bayesglmm.nuts.options import NUTS
+from bayesglmm.nuts.progress import Progress, Standing, open_progress
+from bayesglmm.nuts.target import Array, Target
+
+BLOCK = 100  # rows
+_FEWEST = 4  # draws per chain that diagnostics need
+_TAKE_TURNS = 100  # iterations before a chain makes room for one that is behind
+# A resumed chain stands where the posterior is: it has only to learn its step size and scales.
+_TUNE_AGAIN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Consecutive draws of one chain.
+
+    Attributes
+    ----------
+    start
+        Row of the first.
+    values
+        Named variables, each (rows, ...).
+    statistics
+        Sampler statistics, each (rows,).
+    last
+        (size,) position of the last draw: where the chain goes on from.
+    """
+
+    start: int
+    values: dict[str, Array]
+    statistics: dict[str, NDArray[Any]]
+    last: Array
+
+    @property
+    def stop(self) -> int:
+        """Row after the last."""
+        return self.start + len(self.statistics["energy"])
+
+
+class Keeper(Protocol):
+    """Something that blocks are written to and read from."""
+
+    def blocks(self, chain: int) -> list[Block]:
+        """Blocks of a chain so far, in order and without gaps."""
+        ...
+
+    def write(self, chain: int, block: Block) -> None:
+        """Keep one more, at once or not at all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a run brought.
+
+    Attributes
+    ----------
+    values
+        Named variables, each (chains, draws, ...).
+    statistics
+        Sampler statistics, each (chains, draws).
+    interrupted
+        Whether it was ended by hand.
+    enough
+        Whether `min_ess` was reached; True where none was asked for.
+    """
+
+    values: dict[str, Array]
+    statistics: dict[str, NDArray[Any]]
+    interrupted: bool
+    enough: bool
+
+
+def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) -> Drawn:
+    """Sample a target.
+
+    Parameters
+    ----------
+    options
+        With ``tune`` and ``adaptation`` decided.
+    seed
+        Of everything random; together with the options it determines the draws.
+    keeper
+        What was drawn before, and where draws are written to.
+
+    Raises
+    ------
+    FitError
+        If a chain cannot start or breaks off.
+    KeyboardInterrupt
+        If interrupted before every chain has a few draws.
+    """
+    team = _Team(target, options, seed, keeper)
+    judge = _Judge(options)
+    interrupted = False
+    with ExitStack() as stack:
+        stack.callback(team.stop)
+        progress = stack.enter_context(open_progress(options.progress))
+        try:
+            _sample(team, judge, progress)
+        except KeyboardInterrupt:
+            interrupted = True
+        if interrupted:
+            team.collect(partial=True)
+    rows = team.rows if judge.cut is None else judge.cut
+    if interrupted and rows < _FEWEST:
+        raise KeyboardInterrupt(
+            f"interrupted during the warm-up, when not every chain had {_FEWEST} draws: there is "
+            "nothing to keep. Fit again"
+            + (" with the same store= to go on." if keeper is not None else ".")
+        )
+    values, statistics = assemble(team.blocks, rows)
+    return Drawn(values, statistics, interrupted, judge.enough)
+
+
+def _sample(team: _Team, judge: _Judge, progress: Progress) -> None:
+    """Go on until the chains have what they need."""
+    started = time.perf_counter()
+    while True:
+        over = team.advance()
+        team.collect()
+        if judge.satisfied(team.blocks, team.rows) or over:
+            return
+        progress.show(lambda: team.standings(), lambda: _smallest(team.blocks, team.rows))
+        # Short runs are not kept waiting, long ones not disturbed.
+        time.sleep(min(0.02, 0.001 + 0.01 * (time.perf_counter() - started)))
+
+
+class _Team:
+    """The chains of a run and their blocks."""
+
+    def __init__(self, target: Target, options: NUTS, seed: int, keeper: Keeper | None) -> None:
+        self._target, self._options, self._seed, self._keeper = target, options, seed, keeper
+        number = options.chains
+        self.blocks = [keeper.blocks(c) if keeper else [] for c in range(number)]
+        self._begin = [_rows(blocks) for blocks in self.blocks]
+        self._chains: list[Chain | None] = [None] * number
+        self._cores = options.cores or min(number, os.process_cpu_count() or 1)
+
+    @property
+    def rows(self) -> int:
+        """Rows that every chain has."""
+        return min(_rows(blocks) for blocks in self.blocks)
+
+    def advance(self) -> bool:
+        """Let the chains that are behind run; say whether all are done."""
+        waiting = [c for c in range(len(self._chains)) if not self._finished(c)]
+        waiting.sort(key=lambda c: (self._done(c) // _TAKE_TURNS, c))
+        for c in waiting[self._cores :]:
+            chain = self._chains[c]
+            if chain is not None:
+                chain.pause()
+        for c in waiting[: self._cores]:
+            chain = self._chains[c]
+            if chain is None:
+                self._chains[c] = self._start(c)
+            else:
+                chain.resume()
+        return not waiting
+
+    def _finished(self, c: int) -> bool:
+        chain = self._chains[c]
+        return self._begin[c] >= self._options.draws if chain is None else chain.finished
+
+    def _done(self, c: int) -> int:
+        chain = self._chains[c]
+        return self._begin[c] + (0 if chain is None else chain.iterations)
+
+    def _start(self, c: int) -> Chain:
+        target, options, begin = self._target, self._options, self._begin[c]
+        assert options.tune is not None
+        tune = options.tune if begin == 0 else min(options.tune, _TUNE_AGAIN)
+        seed = _seed(self._seed, c, begin, 0)
+        return Chain(
+            target,
+            draw_start(target, seed) if begin == 0 else self.blocks[c][-1].last,
+            draws=options.draws - begin,
+            tune=tune,
+            seed=seed,
+            target_accept=options.target_accept,
+            adaptation=options.adaptation,
+            watch=options.progress,
+        )
+
+    def collect(self, partial: bool = False) -> None:
+        """Take the blocks that are complete, or whatever there is."""
+        for c, chain in enumerate(self._chains):
+            if chain is None:
+                continue
+            have = self._begin[c] + chain.drawn
+            while (first := _rows(self.blocks[c])) < have:
+                last = min((first // BLOCK + 1) * BLOCK, self._options.draws)
+                if last > have:
+                    if not partial:
+                        break
+                    last = have
+                self.blocks[c].append(self._block(c, chain, first, last))
+
+    def _block(self, c: int, chain: Chain, first: int, last: int) -> Block:
+        begin = self._begin[c]
+        x = chain.positions(first - begin, last - begin)
+        statistics = chain.statistics(first - begin, last - begin)
+        x = x[: len(statistics["energy"])]
+        values = self._target.expand(x, _seed(self._seed, c, first, 1))
+        block = Block(first, values, statistics, x[-1].copy())
+        if self._keeper is not None:
+            self._keeper.write(c, block)
+        return block
+
+    def standings(self) -> list[Standing]:
+        """How far each chain is."""
+        out = []
+        for c, chain in enumerate(self._chains):
+            begin = self._begin[c]
+            total = self._options.draws
+            if chain is None:
+                out.append(Standing(begin, total, begin < total, 0, math.nan))
+            else:
+                warm = chain.iterations < chain.tune
+                drawn = begin + chain.drawn
+                out.append(Standing(drawn, total, warm, chain.divergences, chain.step_size))
+        return out
+
+    def stop(self) -> None:
+        """End all chains."""
+        for chain in self._chains:
+            if chain is not None:
+                chain.stop()
+
+
+class _Judge:
+    """Whether effective sample sizes suffice, asked at numbers of draws fixed in advance.
+
+    Each checkpoint follows from the draws up to the one before it and from nothing else.
+    """
+
+    def __init__(self, options: NUTS) -> None:
+        self._need, self._most = options.min_ess, options.draws
+        self.cut: int | None = None
+        self.enough = options.min_ess is None
+        self._next = 0
+        if options.min_ess is not None:  # two effective draws per draw are rarely exceeded
+            self._next = self._rounded(options.min_ess / (2.0 * options.chains))
+
+    def _rounded(self, rows: float) -> int:
+        return min(max(math.ceil(rows / BLOCK), 1) * BLOCK, self._most)
+
+    def satisfied(self, blocks: Sequence[list[Block]], rows: int) -> bool:
+        """Judge every checkpoint that the chains have passed."""
+        while self._need is not None and not self.enough and rows >= self._next:
+            at = self._next
+            found = _smallest(blocks, at)
+            self.enough = found >= self._need
+            if self.enough or at == self._most:
+                self.cut = at
+                return True
+            # What ESS per draw so far promises, a little more, at most twice as much.
+            wanted = 1.1 * at * self._need / max(found, 1.0)
+            self._next = self._rounded(min(max(wanted, at + 1.0), 2.0 * at))
+        return self.cut is not None
+
+
+def _smallest(blocks: Sequence[list[Block]], rows: int) -> float:
+    """Smallest bulk or tail ESS of all variables in the first rows; constants do not count."""
+    from bayesglmm.posterior.convergence import ess_and_rhat
+
+    smallest = math.inf
+    if rows < _FEWEST:
+        return 0.0
+    for name in blocks[0][0].values:
+        values = _stacked(blocks, rows, lambda b, name=name: b.values[name])
+        flat = values.reshape(*values.shape[:2], -1)
+        flat = flat[..., np.any(flat != flat[:1, :1], axis=(0, 1))]
+        found = ess_and_rhat(flat)
+        for key in ("ess_bulk", "ess_tail"):
+            smallest = min(smallest, float(np.nanmin(found[key], initial=math.inf)))
+    return smallest
+
+
+def assemble(
+    blocks: Sequence[list[Block]], rows: int
+) -> tuple[dict[str, Array], dict[str, NDArray[Any]]]:
+    """Variables and statistics, (chains, rows, ...)."""
+    first = blocks[0][0]
+    return (
+        {n: _stacked(blocks, rows, lambda b, n=n: b.values[n]) for n in first.values},
+        {n: _stacked(blocks, rows, lambda b, n=n: b.statistics[n]) for n in first.statistics},
+    )
+
+
+def _stacked(blocks: Sequence[list[Block]], rows: int, part: Any) -> NDArray[Any]:
+    return np.stack([np.concatenate([part(b) for b in chain])[:rows] for chain in blocks])
+
+
+def _rows(blocks: list[Block]) -> int:
+    return blocks[-1].stop if blocks else 0
+
+
+def _seed(*path: int) -> int:
+    """A seed for one purpose: the run's seed, chain, row, and which purpose."""
+    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> np.uint64(1))
