@@ -25,6 +25,7 @@ from bayesglmm.nuts.target import Array, Target
 
 BLOCK = 100  # rows
 _FEWEST = 4  # draws per chain that diagnostics need
+AGREED = 1.01  # R-hat up to which chains agree (Vehtari et al. 2021)
 _TAKE_TURNS = 100  # iterations before a chain makes room for one that is behind
 # A resumed chain stands where the posterior is: it has only to learn its step size and scales.
 _TUNE_AGAIN = 200
@@ -90,6 +91,11 @@ class Drawn:
     interrupted: bool
     enough: bool
 
+    @property
+    def draws(self) -> int:
+        """Draws per chain."""
+        return int(next(iter(self.statistics.values())).shape[1])
+
 
 def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) -> Drawn:
     """Sample a target.
@@ -122,26 +128,37 @@ def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) 
             interrupted = True
         if interrupted:
             team.collect(partial=True)
-    rows = team.rows if judge.cut is None else judge.cut
+    rows = min(team.rows, options.draws) if judge.cut is None else judge.cut
     if interrupted and rows < _FEWEST:
         raise KeyboardInterrupt(
             f"interrupted during the warm-up, when not every chain had {_FEWEST} draws: there is "
             "nothing to keep. Fit again"
             + (" with the same store= to go on." if keeper is not None else ".")
         )
-    values, statistics = assemble(team.blocks, rows)
-    return Drawn(values, statistics, interrupted, judge.enough)
+    return _assemble(team.blocks, rows, interrupted, judge.enough)
+
+
+def finished(options: NUTS, keeper: Keeper) -> Drawn | None:
+    """What the options ask for, if all of it is there; None if there is something to sample."""
+    blocks = [keeper.blocks(c) for c in range(options.chains)]
+    rows = min(_rows(of_chain) for of_chain in blocks)
+    judge = _Judge(options)
+    if not judge.satisfied(blocks, rows) and rows < options.draws:
+        return None
+    return _assemble(blocks, judge.cut or options.draws, False, judge.enough)
 
 
 def _sample(team: _Team, judge: _Judge, progress: Progress) -> None:
     """Go on until the chains have what they need."""
     started = time.perf_counter()
+    if judge.satisfied(team.blocks, team.rows):
+        return
     while True:
         over = team.advance()
         team.collect()
         if judge.satisfied(team.blocks, team.rows) or over:
             return
-        progress.show(lambda: team.standings(), lambda: _smallest(team.blocks, team.rows))
+        progress.show(lambda: team.standings(), lambda: _worst(team.blocks, team.rows)[0])
         # Short runs are not kept waiting, long ones not disturbed.
         time.sleep(min(0.02, 0.001 + 0.01 * (time.perf_counter() - started)))
 
@@ -155,7 +172,7 @@ class _Team:
         self.blocks = [keeper.blocks(c) if keeper else [] for c in range(number)]
         self._begin = [_rows(blocks) for blocks in self.blocks]
         self._chains: list[Chain | None] = [None] * number
-        self._cores = options.cores or min(number, os.process_cpu_count() or 1)
+        self._cores = cores_of(options)
 
     @property
     def rows(self) -> int:
@@ -269,24 +286,24 @@ class _Judge:
         """Judge every checkpoint that the chains have passed."""
         while self._need is not None and not self.enough and rows >= self._next:
             at = self._next
-            found = _smallest(blocks, at)
-            self.enough = found >= self._need
+            found, apart = _worst(blocks, at)
+            self.enough = found >= self._need and not apart > AGREED
             if self.enough or at == self._most:
                 self.cut = at
                 return True
-            # What ESS per draw so far promises, a little more, at most twice as much.
-            wanted = 1.1 * at * self._need / max(found, 1.0)
-            self._next = self._rounded(min(max(wanted, at + 1.0), 2.0 * at))
+            # What ESS per draw so far promises and a little more, but at most twice as much.
+            wanted = max(1.1 * at * self._need / max(found, 1.0), 1.25 * at)
+            self._next = self._rounded(min(wanted, 2.0 * at))
         return self.cut is not None
 
 
-def _smallest(blocks: Sequence[list[Block]], rows: int) -> float:
-    """Smallest bulk or tail ESS of all variables in the first rows; constants do not count."""
+def _worst(blocks: Sequence[list[Block]], rows: int) -> tuple[float, float]:
+    """Smallest bulk or tail ESS and largest R-hat in the first rows; constants do not count."""
     from bayesglmm.posterior.convergence import ess_and_rhat
 
-    smallest = math.inf
+    smallest, largest = math.inf, 1.0
     if rows < _FEWEST:
-        return 0.0
+        return 0.0, math.inf
     for name in blocks[0][0].values:
         values = _stacked(blocks, rows, lambda b, name=name: b.values[name])
         flat = values.reshape(*values.shape[:2], -1)
@@ -294,22 +311,29 @@ def _smallest(blocks: Sequence[list[Block]], rows: int) -> float:
         found = ess_and_rhat(flat)
         for key in ("ess_bulk", "ess_tail"):
             smallest = min(smallest, float(np.nanmin(found[key], initial=math.inf)))
-    return smallest
+        largest = max(largest, float(np.nanmax(found["r_hat"], initial=1.0)))
+    return smallest, largest
 
 
-def assemble(
-    blocks: Sequence[list[Block]], rows: int
-) -> tuple[dict[str, Array], dict[str, NDArray[Any]]]:
-    """Variables and statistics, (chains, rows, ...)."""
+def _assemble(
+    blocks: Sequence[list[Block]], rows: int, interrupted: bool, enough: bool
+) -> Drawn:
     first = blocks[0][0]
-    return (
+    return Drawn(
         {n: _stacked(blocks, rows, lambda b, n=n: b.values[n]) for n in first.values},
         {n: _stacked(blocks, rows, lambda b, n=n: b.statistics[n]) for n in first.statistics},
+        interrupted,
+        enough,
     )
 
 
 def _stacked(blocks: Sequence[list[Block]], rows: int, part: Any) -> NDArray[Any]:
     return np.stack([np.concatenate([part(b) for b in chain])[:rows] for chain in blocks])
+
+
+def cores_of(options: NUTS) -> int:
+    """Chains that run at the same time."""
+    return options.cores or min(options.chains, os.cpu_count() or 1)
 
 
 def _rows(blocks: list[Block]) -> int:
