@@ -7,6 +7,7 @@ each, so that each has its own seed, start and length, and can be paused.
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from importlib.machinery import PathFinder
 from typing import Any
@@ -107,6 +108,7 @@ class Chain:
         self.draws, self.tune = draws, tune
         self.divergences, self.step_size = 0, float("nan")
         self.paused = False
+        self._error: Exception | None = None
         # Zero pages: memory is used as the draws come.
         self._positions = np.zeros((draws, target.size))
         self._state = np.array([0, tune], dtype=np.int64)
@@ -161,7 +163,11 @@ class Chain:
         def density() -> Any:
             def both(x: Array) -> tuple[float, Array]:
                 gradient = np.empty(len(x))
-                return target.log_density(x, gradient), gradient
+                try:
+                    return target.log_density(x, gradient), gradient
+                except Exception as error:  # would bring down nutpie's thread
+                    self._error = error
+                    return math.nan, gradient
 
             return both
 
@@ -212,6 +218,8 @@ class Chain:
         """
         if self.iterations == self.tune + self.draws:
             return True
+        if self._error is not None:
+            raise FitError(f"a chain broke off: {self._error}") from self._error
         try:
             self._sampler.is_finished()
         except TimeoutError:  # nutpie's way to say no

@@ -13,6 +13,7 @@ from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.run import AGREED, Drawn
 from bayesglmm.posterior.draws import Draws
 
+_APART = 1.05  # R-hat from which one chain may stand out
 _MIN_ESS_PER_CHAIN = 100
 _MIN_BFMI = 0.3
 
@@ -150,7 +151,7 @@ def _ending(drawn: Drawn, asked: NUTS, worst: dict[str, tuple[float, str]]) -> l
 def _apart(posterior: Any, r_hat: tuple[float, str]) -> str:
     """Name the one chain that differs, if the others agree without it; empty if none does."""
     value, label = r_hat
-    if not value > AGREED:
+    if not value > _APART:
         return ""
     name = label.split("[")[0]
     labels, flat = _flatten(name, posterior[name])

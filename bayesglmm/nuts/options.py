@@ -31,8 +31,8 @@ class NUTS:
         and 1000 in plain ones.
     min_ess
         Sample until every parameter, random effects included, has this effective sample size in
-        bulk and tails, and R-hat is at most 1.01. It is looked at after fixed numbers of draws, so that the result does
-        not depend on how fast the chains run.
+        bulk and tails, and R-hat is at most 1.01. Both are looked at after fixed numbers of
+        draws, so that the result does not depend on how fast the chains run.
     seed
         Makes the run reproducible, whatever the number of cores. None draws a fresh one, which
         the fit then reports.

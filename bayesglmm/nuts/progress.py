@@ -90,6 +90,15 @@ class Picture:
             yield str(k), state, str(c.divergences), step, c.drawn / c.total
 
 
+def _time(seconds: float) -> str:
+    """1.5 s, 42 s, 3:05 or 1:02:03."""
+    if seconds < 60.0:
+        return f"{seconds:.0f} s" if seconds >= 10.0 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
 _HEADINGS = ("chain", "draws", "divergences", "step size")
 
 
@@ -149,10 +158,11 @@ def _notebook() -> Callable[[Picture], None]:
     handles: list[Any] = []
 
     def draw(picture: Picture) -> None:
-        shown = HTML(html(picture))
+        shown = HTML(html(picture))  # type: ignore[no-untyped-call]
         if handles:
             handles[0].update(shown)
         else:
-            handles.append(display(shown, display_id=True))
+            handle = display(shown, display_id=True)  # type: ignore[no-untyped-call]
+            handles.append(handle)
 
     return draw

@@ -315,9 +315,7 @@ def _worst(blocks: Sequence[list[Block]], rows: int) -> tuple[float, float]:
     return smallest, largest
 
 
-def _assemble(
-    blocks: Sequence[list[Block]], rows: int, interrupted: bool, enough: bool
-) -> Drawn:
+def _assemble(blocks: Sequence[list[Block]], rows: int, interrupted: bool, enough: bool) -> Drawn:
     first = blocks[0][0]
     return Drawn(
         {n: _stacked(blocks, rows, lambda b, n=n: b.values[n]) for n in first.values},

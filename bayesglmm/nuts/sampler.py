@@ -39,6 +39,7 @@ _RELIABILITY = 1.0 / 3.0
 
 _TUNE_LAPLACE, _TUNE_PLAIN = 300, 1000
 
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """A finished run.

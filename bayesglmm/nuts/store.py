@@ -159,9 +159,9 @@ def specification(model: Model, options: NUTS) -> dict[str, Any]:
         "formula": model.formula,
         "family": model.family.name,
         "link": model.link.name,
-        "priors": {name: str(prior) for name, prior in model.priors.table(design).items()},
         "rows of data": design.n,
         "data": _fingerprint(model),
+        "priors": {name: str(prior) for name, prior in model.priors.table(design).items()},
         **asked,
     }
 
@@ -203,8 +203,8 @@ def open_store(path: str | os.PathLike[str], wanted: Specification, seed: int | 
     folder = Path(path)
     file = folder / _FILE
     if not file.exists():
-        left = folder.is_dir() and all(f.name.startswith("unfinished-") for f in folder.iterdir())
-        if folder.exists() and not left:
+        empty = folder.is_dir() and all(f.name.startswith("unfinished-") for f in folder.iterdir())
+        if folder.exists() and not empty:
             raise ChoiceError(
                 f"store={str(path)!r} is not a store of draws, and not empty; give a new directory"
             )
@@ -226,8 +226,8 @@ def open_store(path: str | os.PathLike[str], wanted: Specification, seed: int | 
             "seed= out to go on, or give a new directory"
         )
     for folder_of_chain in folder.glob("chain-*"):  # left by processes that were killed
-        for left in folder_of_chain.glob("unfinished-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for unfinished in folder_of_chain.glob("unfinished-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
     return Store(folder, found)
 
 

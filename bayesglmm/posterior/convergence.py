@@ -28,8 +28,8 @@ def ess_and_rhat(values: Array) -> dict[str, Array]:
     Parameters
     ----------
     values
-        (chains, draws, m) draws. NaN for quantities with a draw that is not finite, for fewer than four draws, and
-        R-hat also for one chain or a constant.
+        (chains, draws, m) draws. NaN for quantities with a draw that is not finite, for fewer
+        than four draws, and R-hat also for one chain or a constant.
     """
     chains, draws, m = values.shape
     out = np.full((4, m), np.nan)
