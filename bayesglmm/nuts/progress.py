@@ -17,10 +17,11 @@ _FIRST_ESS = 1.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a chain is."""
+    """How far a chain is; ``share`` of all its iterations are over."""
 
     drawn: int
     total: int
+    share: float
     warming_up: bool
     divergences: int
     step_size: float
@@ -65,12 +66,9 @@ class Picture:
 
     @property
     def left(self) -> float:
-        """Seconds left, if draws come as fast as so far; NaN during the warm-up."""
-        drawn = min(c.drawn for c in self.chains)
-        total = max(c.total for c in self.chains)
-        if drawn < 1 or any(c.warming_up for c in self.chains):
-            return math.nan
-        return self.elapsed * (total - drawn) / drawn
+        """Seconds left, if iterations take as long as so far; infinite at the start."""
+        share = min(c.share for c in self.chains)
+        return self.elapsed * (1.0 / share - 1.0) if share > 0.0 else math.inf
 
     @property
     def footer(self) -> str:
@@ -80,14 +78,14 @@ class Picture:
             parts.append(f"at most {_time(self.left)} left")
         if math.isfinite(self.ess):
             parts.append(f"smallest ESS so far {self.ess:.0f}")
-        return " · ".join([*parts, "Ctrl-C keeps what has been drawn"])
+        return " · ".join([*parts, "Ctrl-C keeps the draws"])
 
     def rows(self) -> Iterator[tuple[str, str, str, str, float]]:
         """Chain, draws, divergences, step size, and the share that is done."""
         for k, c in enumerate(self.chains):
             state = "warm-up" if c.warming_up else f"{c.drawn}/{c.total}"
             step = f"{c.step_size:.2f}" if c.step_size > 0.0 else ""
-            yield str(k), state, str(c.divergences), step, c.drawn / c.total
+            yield str(k), state, str(c.divergences), step, c.share
 
 
 def _time(seconds: float) -> str:
@@ -120,10 +118,12 @@ def open_progress(wanted: bool) -> Iterator[Progress]:
 
 
 def _table(picture: Picture) -> Any:
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(caption=picture.footer, caption_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for heading in _HEADINGS:
         table.add_column(heading, justify="right")
     table.add_column("")
@@ -131,7 +131,7 @@ def _table(picture: Picture) -> Any:
         divergences = cells[2] if cells[2] == "0" else f"[bold red]{cells[2]}[/]"
         bar = ProgressBar(total=1.0, completed=share, width=30)
         table.add_row(cells[0], cells[1], divergences, cells[3], bar)
-    return table
+    return Group(table, Text(picture.footer, style="dim"))
 
 
 def html(picture: Picture) -> str:

@@ -251,11 +251,13 @@ class _Team:
             begin = self._begin[c]
             total = self._options.draws
             if chain is None:
-                out.append(Standing(begin, total, begin < total, 0, math.nan))
+                share = begin / total
+                out.append(Standing(begin, total, share, begin < total, 0, math.nan))
             else:
+                share = (begin + chain.iterations) / (total + chain.tune)
                 warm = chain.iterations < chain.tune
                 drawn = begin + chain.drawn
-                out.append(Standing(drawn, total, warm, chain.divergences, chain.step_size))
+                out.append(Standing(drawn, total, share, warm, chain.divergences, chain.step_size))
         return out
 
     def stop(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numba import carray, cfunc, njit  # type: ignore[attr-defined]
@@ -57,7 +57,7 @@ def toy(
         noise = np.random.default_rng(seed).normal(size=len(x))
         return {"beta": x[:, :1], "sigma": np.exp(x[:, 1]), "noise": noise}
 
-    address = _native.address if native and not wait else 0
+    address = cast(int, _native.address) if native and not wait else 0
     return Target(len(mean), log_density, expand, kind, address, addresses(mean, sd))
 
 
@@ -76,5 +76,5 @@ def toy_route(target: Target) -> Callable[[Model, NUTS], sampler.Route]:
 
 
 if __name__ == "__main__":
-    sampler.choose_route = toy_route(toy(wait=float(sys.argv[3])))
+    setattr(sampler, "choose_route", toy_route(toy(wait=float(sys.argv[3]))))  # noqa: B010
     toy_model().fit("nuts", draws=int(sys.argv[2]), tune=50, chains=2, seed=1, store=sys.argv[1])
