@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 import bayesglmm as bg
 from bayesglmm.nuts import sampler
 from bayesglmm.nuts.chain import draw_start
+from bayesglmm.nuts.diagnostics import diagnose
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.progress import Picture, Standing, html
 from bayesglmm.nuts.run import Drawn, run
@@ -224,6 +225,47 @@ def test_min_ess_not_reached_is_said(toy_fits: None) -> None:
     fit = toy_model().fit("nuts", min_ess=500, seed=1, progress=False)
     assert fit.diagnostics.notes == ()
     assert fit.method == f"NUTS (4 chains x {fit.to_arviz()['posterior'].sizes['draw']} draws)"
+
+
+def diagnosed(x: Array, **statistics: Array) -> tuple[str, ...]:
+    """Notes on draws (chains, draws) of the coefficient, all else being well."""
+    import xarray as xr
+
+    shape = x.shape
+    rng = np.random.default_rng(0)
+    run = {
+        "diverging": np.zeros(shape, dtype=bool),
+        "reached_max_treedepth": np.zeros(shape, dtype=bool),
+        "energy": rng.normal(size=shape),
+        **statistics,
+    }
+    dims = ("chain", "draw")
+    tree = xr.DataTree.from_dict(
+        {
+            "/posterior": xr.Dataset(
+                {"beta": ((*dims, "coef"), x[..., None])}, coords={"coef": ["x"]}
+            ),
+            "/sample_stats": xr.Dataset({n: (dims, a) for n, a in run.items()}),
+        }
+    )
+    return diagnose(tree, ["beta"], Drawn({}, run, False, True), NUTS()).notes
+
+
+def test_diagnostics_say_what_is_wrong_and_what_to_do() -> None:
+    x = np.random.default_rng(1).normal(size=(4, 500))
+    assert diagnosed(x) == ()
+    apart = x + np.array([0.0, 0.0, 3.0, 0.0])[:, None]
+    notes = diagnosed(apart)
+    assert notes[0].startswith("R-hat is")
+    assert notes[-1].startswith("Chain 2 differs from the others: beta[x] has mean ")
+    assert not any("differs" in n for n in diagnosed(x + np.arange(4.0)[:, None]))
+    some = np.arange(2000).reshape(4, 500) < 3
+    (note,) = diagnosed(x, reached_max_treedepth=some)
+    assert "3 transition(s) reached the maximal tree depth" in note
+    (note,) = diagnosed(x, diverging=some)
+    assert "3 divergent transition(s)" in note
+    (note,) = diagnosed(x, energy=np.cumsum(x, axis=1))
+    assert "E-BFMI is 0.0" in note
 
 
 # stores ------------------------------------------------------------------------------------
