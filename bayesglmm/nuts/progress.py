@@ -78,7 +78,7 @@ class Picture:
             parts.append(f"at most {_time(self.left)} left")
         if math.isfinite(self.ess):
             parts.append(f"smallest ESS so far {self.ess:.0f}")
-        return " · ".join([*parts, "Ctrl-C keeps the draws"])
+        return " · ".join([*parts, "an interrupt keeps the draws"])
 
     def rows(self) -> Iterator[tuple[str, str, str, str, float]]:
         """Chain, draws, divergences, step size, and the share that is done."""
@@ -106,7 +106,8 @@ def open_progress(wanted: bool) -> Iterator[Progress]:
     if not wanted:
         yield Progress(None)
     elif _in_notebook():
-        yield Progress(_notebook())
+        with _notebook() as draw:
+            yield Progress(draw)
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.live import Live
@@ -152,17 +153,23 @@ def _in_notebook() -> bool:
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
-def _notebook() -> Callable[[Picture], None]:
+@contextmanager
+def _notebook() -> Iterator[Callable[[Picture], None]]:
+    """Renew one output; at the end it is empty."""
     from IPython.display import HTML, display
 
     handles: list[Any] = []
 
-    def draw(picture: Picture) -> None:
-        shown = HTML(html(picture))  # type: ignore[no-untyped-call]
+    def draw(text: str) -> None:
+        shown = HTML(text)  # type: ignore[no-untyped-call]
         if handles:
             handles[0].update(shown)
         else:
             handle = display(shown, display_id=True)  # type: ignore[no-untyped-call]
             handles.append(handle)
 
-    return draw
+    try:
+        yield lambda picture: draw(html(picture))
+    finally:
+        if handles:
+            draw("")
