@@ -127,7 +127,7 @@ def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) 
         except KeyboardInterrupt:
             interrupted = True
         if interrupted:
-            team.collect(partial=True)
+            team.collect(options.draws, partial=True)
     rows = min(team.rows, options.draws) if judge.cut is None else judge.cut
     if interrupted and rows < _FEWEST:
         raise KeyboardInterrupt(
@@ -154,8 +154,8 @@ def _sample(team: _Team, judge: _Judge, progress: Progress) -> None:
     if judge.satisfied(team.blocks, team.rows):
         return
     while True:
-        over = team.advance()
-        team.collect()
+        over = team.advance(judge.next)
+        team.collect(judge.next)
         if judge.satisfied(team.blocks, team.rows) or over:
             return
         progress.show(lambda: team.standings(), lambda: _worst(team.blocks, team.rows)[0])
@@ -179,21 +179,23 @@ class _Team:
         """Rows that every chain has."""
         return min(_rows(blocks) for blocks in self.blocks)
 
-    def advance(self) -> bool:
-        """Let the chains that are behind run; say whether all are done."""
-        waiting = [c for c in range(len(self._chains)) if not self._finished(c)]
+    def advance(self, limit: int) -> bool:
+        """Let the chains run that are behind and below the limit; say whether all are done."""
+        left = [c for c in range(len(self._chains)) if not self._finished(c)]
+        waiting = [c for c in left if self._drawn(c) < limit]
         waiting.sort(key=lambda c: (self._done(c) // _TAKE_TURNS, c))
-        for c in waiting[self._cores :]:
+        now = waiting[: self._cores]
+        for c in left:
             chain = self._chains[c]
-            if chain is not None:
+            if chain is not None and c not in now:
                 chain.pause()
-        for c in waiting[: self._cores]:
+        for c in now:
             chain = self._chains[c]
             if chain is None:
                 self._chains[c] = self._start(c)
             else:
                 chain.resume()
-        return not waiting
+        return not left
 
     def _finished(self, c: int) -> bool:
         chain = self._chains[c]
@@ -202,6 +204,10 @@ class _Team:
     def _done(self, c: int) -> int:
         chain = self._chains[c]
         return self._begin[c] + (0 if chain is None else chain.iterations)
+
+    def _drawn(self, c: int) -> int:
+        chain = self._chains[c]
+        return self._begin[c] + (0 if chain is None else chain.drawn)
 
     def _start(self, c: int) -> Chain:
         target, options, begin = self._target, self._options, self._begin[c]
@@ -219,13 +225,13 @@ class _Team:
             watch=options.progress,
         )
 
-    def collect(self, partial: bool = False) -> None:
-        """Take the blocks that are complete, or whatever there is."""
+    def collect(self, limit: int, partial: bool = False) -> None:
+        """Take the blocks below the limit that are complete, or whatever there is."""
         for c, chain in enumerate(self._chains):
             if chain is None:
                 continue
-            have = self._begin[c] + chain.drawn
-            while (first := _rows(self.blocks[c])) < have:
+            have = self._drawn(c)
+            while (first := _rows(self.blocks[c])) < min(have, limit):
                 last = min((first // BLOCK + 1) * BLOCK, self._options.draws)
                 if last > have:
                     if not partial:
@@ -270,24 +276,25 @@ class _Team:
 class _Judge:
     """Whether effective sample sizes suffice, asked at numbers of draws fixed in advance.
 
-    Each checkpoint follows from the draws up to the one before it and from nothing else.
+    Each checkpoint, ``next``, follows from the draws up to the one before it and from nothing
+    else. No chain runs further than that until it has been judged.
     """
 
     def __init__(self, options: NUTS) -> None:
         self._need, self._most = options.min_ess, options.draws
         self.cut: int | None = None
         self.enough = options.min_ess is None
-        self._next = 0
+        self.next = options.draws
         if options.min_ess is not None:  # two effective draws per draw are rarely exceeded
-            self._next = self._rounded(options.min_ess / (2.0 * options.chains))
+            self.next = self._rounded(options.min_ess / (2.0 * options.chains))
 
     def _rounded(self, rows: float) -> int:
         return min(max(math.ceil(rows / BLOCK), 1) * BLOCK, self._most)
 
     def satisfied(self, blocks: Sequence[list[Block]], rows: int) -> bool:
         """Judge every checkpoint that the chains have passed."""
-        while self._need is not None and not self.enough and rows >= self._next:
-            at = self._next
+        while self._need is not None and not self.enough and rows >= self.next:
+            at = self.next
             found, apart = _worst(blocks, at)
             self.enough = found >= self._need and not apart > AGREED
             if self.enough or at == self._most:
@@ -295,7 +302,7 @@ class _Judge:
                 return True
             # What ESS per draw so far promises and a little more, but at most twice as much.
             wanted = max(1.1 * at * self._need / max(found, 1.0), 1.25 * at)
-            self._next = self._rounded(min(wanted, 2.0 * at))
+            self.next = self._rounded(min(wanted, 2.0 * at))
         return self.cut is not None
 
 

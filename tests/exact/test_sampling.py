@@ -300,6 +300,18 @@ def test_a_store_holds_the_run_and_goes_on(toy_fits: None, tmp_path: Path) -> No
     assert longer.diagnostics.divergences == 0
 
 
+def test_a_store_goes_on_until_min_ess(toy_fits: None, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"seed": 4, "store": tmp_path, "progress": False}
+    first = toy_model().fit("nuts", min_ess=500, **how)
+    again = toy_model().fit("nuts", min_ess=500, **how)
+    assert np.array_equal(beta(first), beta(again))
+    more = toy_model().fit("nuts", min_ess=1500, **how)
+    have = beta(first).shape[1]
+    assert beta(more).shape[1] > have
+    assert np.array_equal(beta(more)[:, :have], beta(first))
+    assert min(more.diagnostics.ess_bulk[0], more.diagnostics.ess_tail[0]) >= 1500
+
+
 @short
 def test_an_interrupted_store_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sampler, "choose_route", toy_route(toy(wait=1e-5)))
