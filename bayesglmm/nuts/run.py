@@ -1,8 +1,8 @@
 """Run chains on a target: side by side, in blocks, until there are enough draws.
 
 Draws are taken in blocks of a fixed number of rows. A block is expanded to named variables with
-a seed of its own, written to the store if there is one, and judged by its position alone, so
-that neither the number of cores nor the speed of a chain changes what comes out.
+a seed of its own, and whether there is enough is judged after fixed numbers of draws: neither the
+number of cores nor the speed of a chain changes what comes out.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bayesglmm.nuts.target import Array, Target
 BLOCK = 100  # rows
 _FEWEST = 4  # draws per chain that diagnostics need
 AGREED = 1.01  # R-hat up to which chains agree (Vehtari et al. 2021)
+_WRITE_EVERY = 1.0  # seconds: a write costs some hundredths of one
 _TAKE_TURNS = 100  # iterations before a chain makes room for one that is behind
 # A resumed chain stands where the posterior is: it has only to learn its step size and scales.
 _TUNE_AGAIN = 200
@@ -120,6 +121,7 @@ def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) 
     judge = _Judge(options)
     interrupted = False
     with ExitStack() as stack:
+        stack.callback(team.write, at_once=True)
         stack.callback(team.stop)
         progress = stack.enter_context(open_progress(options.progress))
         try:
@@ -156,6 +158,7 @@ def _sample(team: _Team, judge: _Judge, progress: Progress) -> None:
     while True:
         over = team.advance(judge.next)
         team.collect(judge.next)
+        team.write()
         if judge.satisfied(team.blocks, team.rows) or over:
             return
         progress.show(lambda: team.standings(), lambda: _worst(team.blocks, team.rows)[0])
@@ -171,6 +174,8 @@ class _Team:
         number = options.chains
         self.blocks = [keeper.blocks(c) if keeper else [] for c in range(number)]
         self._begin = [_rows(blocks) for blocks in self.blocks]
+        self._kept = [len(blocks) for blocks in self.blocks]
+        self._wrote = time.perf_counter()
         self._chains: list[Chain | None] = [None] * number
         self._cores = cores_of(options)
 
@@ -245,10 +250,19 @@ class _Team:
         statistics = chain.statistics(first - begin, last - begin)
         x = x[: len(statistics["energy"])]
         values = self._target.expand(x, _seed(self._seed, c, first, 1))
-        block = Block(first, values, statistics, x[-1].copy())
-        if self._keeper is not None:
-            self._keeper.write(c, block)
-        return block
+        return Block(first, values, statistics, x[-1].copy())
+
+    def write(self, at_once: bool = False) -> None:
+        """Hand new blocks to the keeper, now or if the last time is long enough ago."""
+        if self._keeper is None or (
+            not at_once and time.perf_counter() - self._wrote < _WRITE_EVERY
+        ):
+            return
+        for c, blocks in enumerate(self.blocks):
+            if new := blocks[self._kept[c] :]:
+                self._keeper.write(c, _merged(new))
+                self._kept[c] = len(blocks)
+        self._wrote = time.perf_counter()
 
     def standings(self) -> list[Standing]:
         """How far each chain is."""
@@ -331,6 +345,17 @@ def _assemble(blocks: Sequence[list[Block]], rows: int, interrupted: bool, enoug
         {n: _stacked(blocks, rows, lambda b, n=n: b.statistics[n]) for n in first.statistics},
         interrupted,
         enough,
+    )
+
+
+def _merged(blocks: list[Block]) -> Block:
+    """Consecutive blocks as one."""
+    first = blocks[0]
+    return Block(
+        first.start,
+        {n: np.concatenate([b.values[n] for b in blocks]) for n in first.values},
+        {n: np.concatenate([b.statistics[n] for b in blocks]) for n in first.statistics},
+        blocks[-1].last,
     )
 
 

@@ -2,8 +2,8 @@
 
     store/specification.json           what was asked for
     store/used.json                    what was chosen: coordinates, warm-up
-    store/chain-0/block-00000000/      draws 0 to 99 of the first chain: a zarr group
-    store/chain-0/block-00000100/      ...
+    store/chain-0/block-00000000/      draws of the first chain from the first on: a zarr group
+    store/chain-0/block-00000400/      draws from 400 on, and so forth
 
 Every file or directory is written under another name and renamed when it is complete, so that a
 process may die at any moment: what is there under its name is whole.
