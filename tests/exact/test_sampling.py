@@ -227,7 +227,7 @@ def test_min_ess_not_reached_is_said(toy_fits: None) -> None:
     assert fit.method == f"NUTS (4 chains x {fit.to_arviz()['posterior'].sizes['draw']} draws)"
 
 
-def diagnosed(x: Array, **statistics: Array) -> tuple[str, ...]:
+def diagnosed(x: Array, **statistics: NDArray[Any]) -> tuple[str, ...]:
     """Notes on draws (chains, draws) of the coefficient, all else being well."""
     import xarray as xr
 
