@@ -94,7 +94,9 @@ def test_draws_have_the_same_columns_and_the_same_nulls() -> None:
     kept = [name for name in model.design.all_names if name != "fb:hv"]
     assert list(model.to_pymc().coords["coef"]) == kept
     draws = RNG.normal(size=(2, 50, len(kept)))
-    run = SimpleNamespace(values={"beta": draws}.__getitem__, options=bg.NUTS(draws=50, chains=2))
+    run = SimpleNamespace(
+        values={"beta": draws}.__getitem__, options=bg.NUTS(draws=50, chains=2), interrupted=False
+    )
     fit = bg.Fit(model, run.options, SampledPosterior(model.design, cast(Any, run)))
     empty = fit.params.row(by_predicate=pl.col("term") == "fb:hv", named=True)
     assert all(v is None for k, v in empty.items() if k != "term")

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from bayesglmm.nuts.options import NUTS
+from bayesglmm.nuts.run import AGREED, Drawn
 from bayesglmm.posterior.draws import Draws
 
-_MAX_R_HAT = 1.01
+_APART = 1.05  # R-hat from which one chain may stand out
 _MIN_ESS_PER_CHAIN = 100
 _MIN_BFMI = 0.3
 
@@ -45,13 +47,17 @@ class Diagnostics:
     notes: tuple[str, ...]
 
 
-def diagnose(tree: Any, parameters: Sequence[str]) -> Diagnostics:
+def diagnose(tree: Any, parameters: Sequence[str], drawn: Drawn, asked: NUTS) -> Diagnostics:
     """Compute the diagnostics of a DataTree with ``posterior`` and ``sample_stats``.
 
     Parameters
     ----------
     parameters
         Names of the variables to look at.
+    drawn
+        How the run ended.
+    asked
+        What it was to bring.
     """
     found: dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]] = {}
     names: list[str] = []
@@ -76,6 +82,12 @@ def diagnose(tree: Any, parameters: Sequence[str]) -> Diagnostics:
         else 0
     )
     bfmi = _bfmi(np.asarray(statistics["energy"].values))
+    notes = [
+        *_ending(drawn, asked, worst),
+        *_notes(worst, divergences, saturated, bfmi, chains, drawn.enough),
+    ]
+    if apart := _apart(tree["posterior"], worst["r_hat"]):
+        notes.append(apart)
     return Diagnostics(
         worst["r_hat"],
         worst["ess_bulk"],
@@ -83,7 +95,7 @@ def diagnose(tree: Any, parameters: Sequence[str]) -> Diagnostics:
         divergences,
         saturated,
         bfmi,
-        _notes(worst, divergences, saturated, bfmi, chains),
+        tuple(notes),
     )
 
 
@@ -118,9 +130,54 @@ def _bfmi(energy: np.ndarray[Any, np.dtype[np.float64]]) -> float:
     return float(np.min(moves / np.var(energy, axis=1)))
 
 
+def _ending(drawn: Drawn, asked: NUTS, worst: dict[str, tuple[float, str]]) -> list[str]:
+    """What was asked for and not reached."""
+    if drawn.interrupted:
+        more = "Fit again for all of them"
+        return [
+            f"Interrupted: {drawn.draws} of {asked.draws} draws per chain are kept. {more}"
+            + (" with the same store= to go on." if asked.store is not None else ".")
+        ]
+    if drawn.enough:
+        return []
+    key = min(("ess_bulk", "ess_tail"), key=lambda k: worst[k][0])
+    return [
+        f"min_ess={asked.min_ess:g} was not reached in {drawn.draws} draws per chain: "
+        f"{key.removeprefix('ess_')} ESS is {worst[key][0]:.0f} for {worst[key][1]}. Raise draws="
+        f" (now {asked.draws}), or set tighter priors on what mixes slowly."
+    ]
+
+
+def _apart(posterior: Any, r_hat: tuple[float, str]) -> str:
+    """Name the one chain that differs, if the others agree without it; empty if none does."""
+    value, label = r_hat
+    if not value > _APART:
+        return ""
+    name = label.split("[")[0]
+    labels, flat = _flatten(name, posterior[name])
+    draws = flat[:, :, labels.index(label)]
+    if len(draws) < 3:
+        return ""
+    others = [np.delete(draws, c, axis=0) for c in range(len(draws))]
+    without = np.array([Draws(o[..., None]).diagnostics()["r_hat"][0] for o in others])
+    c = int(np.argmin(without))
+    if without[c] > AGREED:
+        return ""
+    return (
+        f"Chain {c} differs from the others: {label} has mean {draws[c].mean():.3g} in it and "
+        f"{others[c].mean():.3g} in the others. The posterior may have several modes, or the "
+        "chain got stuck. Raise tune=, or set tighter priors."
+    )
+
+
 def _notes(
-    worst: dict[str, tuple[float, str]], divergences: int, saturated: int, bfmi: float, chains: int
-) -> tuple[str, ...]:
+    worst: dict[str, tuple[float, str]],
+    divergences: int,
+    saturated: int,
+    bfmi: float,
+    chains: int,
+    enough: bool,
+) -> list[str]:
     notes = []
     if divergences:
         notes.append(
@@ -128,15 +185,15 @@ def _notes(
             "target_accept (e.g. 0.95 or 0.99), try centred=True or False, or set a tighter "
             "prior on the standard deviations."
         )
-    if worst["r_hat"][0] > _MAX_R_HAT:
+    if worst["r_hat"][0] > AGREED:
         value, name = worst["r_hat"]
         notes.append(
-            f"R-hat is {value:.4f} for {name} (should be below {_MAX_R_HAT}): the chains do not "
+            f"R-hat is {value:.4f} for {name} (should be below {AGREED}): the chains do not "
             "agree yet. Increase tune= and draws=."
         )
     need = _MIN_ESS_PER_CHAIN * chains
     low = [key for key in ("ess_bulk", "ess_tail") if worst[key][0] < need]
-    if low:
+    if low and enough:
         parts = " and ".join(
             f"{key.removeprefix('ess_')} ESS is {worst[key][0]:.0f} for {worst[key][1]}"
             for key in low
@@ -147,12 +204,12 @@ def _notes(
         )
     if saturated:
         notes.append(
-            f"{saturated} transition(s) reached the maximal tree depth: sampling is slow, not "
-            "wrong. Scale the covariates."
+            f"{saturated} transition(s) reached the maximal tree depth (2^10 steps): sampling is "
+            "slow, not wrong. Scale the covariates, or set tighter priors."
         )
     if bfmi < _MIN_BFMI:
         notes.append(
             f"E-BFMI is {bfmi:.2f} (should be above {_MIN_BFMI}): the tails are explored slowly. "
             "Set a tighter prior on the standard deviations, or try the other centred=."
         )
-    return tuple(notes)
+    return notes

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from bayesglmm.errors import ChoiceError, check_choice
 
 Centring = Literal["auto"] | bool | Mapping[str, bool]
+
+DRAWS = 1000  # kept draws per chain
+MOST_DRAWS = 20_000  # where min_ess= decides when to stop
+SAMPLERS = ("nutpie", "pymc", "numpyro", "blackjax")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +24,15 @@ class NUTS:
     Attributes
     ----------
     draws, chains
-        Kept draws per chain, and the number of chains.
+        Kept draws per chain (default 1000), and the number of chains. With `min_ess` draws is
+        the most that a chain may take (default 20000).
     tune
-        Warm-up iterations per chain. None takes 500 in Laplace coordinates, which need little,
+        Warm-up iterations per chain. None takes 300 in Laplace coordinates, which need little,
         and 1000 in plain ones.
+    min_ess
+        Sample until every parameter, random effects included, has this effective sample size in
+        bulk and tails, and R-hat is at most 1.01. Both are looked at after fixed numbers of
+        draws, so that the result does not depend on how fast the chains run.
     seed
         Makes the run reproducible, whatever the number of cores. None draws a fresh one, which
         the fit then reports.
@@ -42,11 +52,20 @@ class NUTS:
         "low_rank" also follows the strongest correlations, whose cost grows fast with the
         number of parameters; "auto" takes low_rank for small models in plain coordinates.
     sampler
-        "nutpie" (default) or "pymc".
+        "nutpie" (default), or for comparison PyMC's own "pymc", or "numpyro" and "blackjax"
+        where those packages are installed; these three sample plain coordinates unless told
+        otherwise.
     cores
         Chains run at the same time; None takes one per chain, at most one per processor.
     progress
-        Show a progress bar.
+        Show the progress in a terminal or a notebook: draws, divergences, step size, smallest
+        effective sample size so far, time left.
+    store
+        A directory that draws are written to (zarr) while they come. The same call resumes a
+        run that was killed: it keeps the draws on disk and goes on from the last of each chain,
+        after a new warm-up that is discarded. That is valid, but not bit for bit what the run
+        would have drawn uninterrupted. A finished store is read back. `draws` and `min_ess` may
+        be raised later; anything else that differs from the stored run is an error.
 
     Examples
     --------
@@ -54,19 +73,24 @@ class NUTS:
     2000
     """
 
-    draws: int = 1000
+    draws: int = cast(int, None)  # filled in below
     chains: int = 4
     tune: int | None = None
+    min_ess: float | None = None
     seed: int | None = None
     target_accept: float = 0.9
     coordinates: Literal["auto", "laplace", "plain"] = "auto"
     centred: Centring = "auto"
     adaptation: Literal["auto", "diag", "low_rank"] = "auto"
-    sampler: Literal["nutpie", "pymc"] = "nutpie"
+    sampler: Literal["nutpie", "pymc", "numpyro", "blackjax"] = "nutpie"
     cores: int | None = None
     progress: bool = True
+    store: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        if self.draws is None:
+            draws = DRAWS if self.min_ess is None else MOST_DRAWS
+            object.__setattr__(self, "draws", draws)
         for name in ("draws", "tune", "chains"):
             value = getattr(self, name)
             if name == "tune" and value is None:
@@ -90,6 +114,26 @@ class NUTS:
                 'coordinates="plain"'
             )
         check_choice("adaptation", self.adaptation, ("auto", "diag", "low_rank"))
-        check_choice("sampler", self.sampler, ("nutpie", "pymc"))
+        check_choice("sampler", self.sampler, SAMPLERS)
+        self._check_run()
         if isinstance(self.centred, str):
             check_choice("centred", self.centred, ("auto",))
+
+    def _check_run(self) -> None:
+        """Refuse what only nutpie can do, and nonsense."""
+        ess = self.min_ess
+        if ess is not None and not (
+            isinstance(ess, int | float)
+            and not isinstance(ess, bool)
+            and math.isfinite(ess)
+            and ess > 0.0
+        ):
+            raise ChoiceError(f"min_ess={ess!r}: give a positive number, e.g. 1000, or None")
+        if self.store is not None and not isinstance(self.store, str | os.PathLike):
+            raise ChoiceError(f"store={self.store!r}: give the path of a directory, or None")
+        for name in ("min_ess", "store"):
+            if self.sampler != "nutpie" and getattr(self, name) is not None:
+                raise ChoiceError(
+                    f'{name}={getattr(self, name)!r} needs sampler="nutpie"; this is '
+                    f"sampler={self.sampler!r}"
+                )

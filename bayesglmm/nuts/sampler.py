@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,15 @@ from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import component_values, components, covariance_of
 from bayesglmm.nuts.coordinates import Coordinates, laplace_coordinates
 from bayesglmm.nuts.diagnostics import Diagnostics, diagnose
-from bayesglmm.nuts.free import free_variables
 from bayesglmm.nuts.laplace_model import build_in_coordinates
 from bayesglmm.nuts.options import NUTS
+from bayesglmm.nuts.others import check_installed, sample_other
+from bayesglmm.nuts.proper import check_proper
+from bayesglmm.nuts.pytensor_target import pytensor_target
+from bayesglmm.nuts.run import Drawn, finished, run
+from bayesglmm.nuts.store import Store, Used, open_store, specification
+from bayesglmm.nuts.target import Target
+from bayesglmm.nuts.tree import build_tree, parameter_names
 from bayesglmm.pymc_model import build_pymc
 
 if TYPE_CHECKING:
@@ -31,20 +37,7 @@ _LOW_RANK_LIMIT = 100
 # A level's effect is sampled centred when the data determine more than this share of it.
 _RELIABILITY = 1.0 / 3.0
 
-_TUNE_LAPLACE, _TUNE_PLAIN = 500, 1000
-
-_STATISTICS = {
-    "diverging": "diverging",
-    "energy": "energy",
-    "depth": "tree_depth",
-    "tree_depth": "tree_depth",
-    "n_steps": "n_steps",
-    "mean_tree_accept": "acceptance_rate",
-    "acceptance_rate": "acceptance_rate",
-    "step_size": "step_size",
-    "maxdepth_reached": "reached_max_treedepth",
-    "reached_max_treedepth": "reached_max_treedepth",
-}
+_TUNE_LAPLACE, _TUNE_PLAIN = 300, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +49,18 @@ class Sampled:
     tree
         ArviZ DataTree with ``posterior``, ``sample_stats``, ``observed_data``.
     options
-        As asked for, with the seed, the coordinates and the warm-up that were used.
+        As asked for, with the seed, the coordinates, the warm-up and the number of draws that
+        were used.
     centred
         Parameterisation used for each random-effects term in plain coordinates.
     diagnostics
         What the run says of itself.
     compile_seconds, sample_seconds
         Wall time.
+    kind
+        The coordinates that were sampled, in words.
+    interrupted
+        Whether the run was ended by hand, with the draws so far.
     """
 
     tree: Any
@@ -71,6 +69,8 @@ class Sampled:
     diagnostics: Diagnostics
     compile_seconds: float
     sample_seconds: float
+    kind: str = ""
+    interrupted: bool = False
 
     def values(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Draws of one variable, (chains, draws, ...)."""
@@ -148,132 +148,124 @@ def choose_centring(model: Model, options: NUTS) -> dict[str, bool]:
 
 
 def sample(model: Model, options: NUTS) -> Sampled:
-    """Compile the PyMC model and sample it.
+    """Sample the posterior of a model.
 
     Raises
     ------
     ChoiceError
-        If an option does not fit the model.
+        If an option does not fit the model, or the store holds another run.
+    FitError
+        If the posterior is improper, or a chain breaks off.
+    KeyboardInterrupt
+        If interrupted during the warm-up; afterwards the draws so far are kept.
 
     Warns
     -----
     BayesglmmWarning
         If the diagnostics say that the draws should not be trusted yet, with the remedy.
     """
-    seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
+    check_proper(model)
     started = time.perf_counter()
+    if options.sampler != "nutpie":
+        check_installed(options.sampler)
+    store = None
+    if options.store is not None:
+        store = open_store(options.store, specification(model, options), options.seed)
+        options = replace(options, seed=store.seed)
+    seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
+    options = replace(options, seed=seed)
+    drawn = finished(options, store) if store is not None else None
+    if drawn is not None and store is not None:
+        used = store.used
+        compiled = time.perf_counter()
+    else:
+        route = choose_route(model, options)
+        used = route.used
+        if store is not None:
+            store.settle(used)
+        compiled = time.perf_counter()
+        drawn = route.draw(replace(options, **used.settings), seed, store)
+    asked, options = options, replace(options, **used.settings, draws=drawn.draws)
+    tree = build_tree(model, drawn.values, drawn.statistics)
+    diagnostics = diagnose(tree, parameter_names(model), drawn, asked)
+    if diagnostics.notes:
+        warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
+    return Sampled(
+        tree,
+        options,
+        used.centred,
+        diagnostics,
+        compiled - started,
+        time.perf_counter() - compiled,
+        used.kind,
+        drawn.interrupted,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How a model is going to be sampled.
+
+    Attributes
+    ----------
+    used
+        The choices that were made.
+    draw
+        Options, with those choices, seed and store -> draws.
+    """
+
+    used: Used
+    draw: Callable[[NUTS, int, Store | None], Drawn]
+
+
+def choose_route(model: Model, options: NUTS) -> Route:
+    """The fastest way to the posterior that the model and the options allow."""
+    if options.sampler != "nutpie" and options.coordinates == "auto":
+        options = replace(options, coordinates="plain")  # an independent check is wanted
     coordinates = choose_coordinates(model, options)
     centred = {} if coordinates else choose_centring(model, options)
-    options = replace(
-        options,
-        seed=seed,
-        coordinates="laplace" if coordinates else "plain",
-        tune=options.tune or (_TUNE_LAPLACE if coordinates else _TUNE_PLAIN),
+    pymc_model = _pymc_model(model, coordinates, centred)
+    names = parameter_names(model)
+    kind = f"{'Laplace' if coordinates else 'plain'} coordinates, PyTensor"
+    tune = options.tune or (_TUNE_LAPLACE if coordinates else _TUNE_PLAIN)
+    settings = {"coordinates": "laplace" if coordinates else "plain", "tune": tune}
+    if options.sampler != "nutpie":
+
+        def other(options: NUTS, seed: int, store: Store | None) -> Drawn:
+            return Drawn(*sample_other(pymc_model, options, seed, names), False, True)
+
+        return Route(Used(kind, 0, centred, settings), other)
+    with _quiet():
+        target = pytensor_target(pymc_model, names, kind)
+    return on_target(target, options, centred, settings)
+
+
+def on_target(
+    target: Target, options: NUTS, centred: Mapping[str, bool], settings: Mapping[str, Any]
+) -> Route:
+    """Sample a target with nutpie."""
+    chosen = {**settings, "adaptation": options.adaptation}
+    if options.adaptation == "auto":
+        # In Laplace coordinates nothing is left to correlate.
+        few = settings["coordinates"] == "plain" and target.size <= _LOW_RANK_LIMIT
+        chosen["adaptation"] = "low_rank" if few else "diag"
+    return Route(
+        Used(target.kind, target.size, centred, chosen),
+        lambda options, seed, store: run(target, options, seed, store),
     )
+
+
+def _pymc_model(model: Model, coordinates: Coordinates | None, centred: Mapping[str, bool]) -> Any:
+    with _quiet():
+        if coordinates:
+            return build_in_coordinates(model, coordinates)
+        return build_pymc(model, centred)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # PyTensor's advice on linking BLAS does not concern the numba backend used here.
         warnings.filterwarnings("ignore", message="PyTensor could not link to a BLAS")
         warnings.filterwarnings("ignore", category=FutureWarning)
-        if coordinates:
-            pymc_model = build_in_coordinates(model, coordinates)
-        else:
-            pymc_model = build_pymc(model, centred)
-        run = _nutpie if options.sampler == "nutpie" else _pymc
-        tree, compiled = run(pymc_model, options, seed)
-    finished = time.perf_counter()
-    tree = _tidy(model, tree)
-    diagnostics = diagnose(tree, _parameters(model))
-    if diagnostics.notes:
-        warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
-
-    return Sampled(
-        tree,
-        options,
-        centred,
-        diagnostics,
-        compiled - started,
-        finished - compiled,
-    )
-
-
-def _cores(options: NUTS) -> int:
-    return options.cores or min(options.chains, os.cpu_count() or 1)
-
-
-def _nutpie(pymc_model: Any, options: NUTS, seed: int) -> tuple[Any, float]:
-    import nutpie
-
-    compiled = nutpie.compile_pymc_model(pymc_model)
-    at = time.perf_counter()
-    tree = nutpie.sample(
-        compiled,
-        draws=options.draws,
-        tune=options.tune,
-        chains=options.chains,
-        cores=_cores(options),
-        seed=seed,
-        target_accept=options.target_accept,
-        adaptation=_adaptation(options, compiled.n_dim),
-        progress_bar=options.progress,
-        save_warmup=False,
-    )
-    return tree, at
-
-
-def _adaptation(options: NUTS, size: int) -> str:
-    if options.adaptation != "auto":
-        return options.adaptation
-    if options.coordinates == "laplace":  # nothing is left to correlate
-        return "diag"
-    return "low_rank" if size <= _LOW_RANK_LIMIT else "diag"
-
-
-def _pymc(pymc_model: Any, options: NUTS, seed: int) -> tuple[Any, float]:
-    import pymc as pm
-
-    at = time.perf_counter()
-    with pymc_model:
-        tree = pm.sample(
-            draws=options.draws,
-            tune=options.tune,
-            chains=options.chains,
-            cores=_cores(options),
-            random_seed=seed,
-            target_accept=options.target_accept,
-            progressbar=options.progress,
-            compute_convergence_checks=False,
-        )
-    return tree, at
-
-
-def _parameters(model: Model) -> list[str]:
-    """The variables that mean something to the user."""
-    keep = ["beta"]
-    for term in model.design.random:
-        keep.append(f"sd_{term.name}")
-        if term.correlated and len(term.columns) > 1:
-            keep.append(f"corr_{term.name}")
-        keep.append(f"b_{term.name}")
-    return [*keep, "sigma"] if model.likelihood.family.has_scale else keep
-
-
-def _tidy(model: Model, tree: Any) -> Any:
-    """The model's parameters and free variables, and statistics under ArviZ's names."""
-    import xarray as xr
-
-    posterior = tree["posterior"].to_dataset()[_parameters(model)]
-    wanted = {f"{t.name}_term": list(t.columns) for t in model.design.random}
-    posterior = posterior.assign_coords({d: v for d, v in wanted.items() if d in posterior.dims})
-    free = free_variables(model, posterior)
-    posterior = posterior.assign(
-        {name: (("chain", "draw", *dims), values) for name, (dims, values) in free.items()}
-    )
-    statistics = tree["sample_stats"].to_dataset()
-    names = {old: new for old, new in _STATISTICS.items() if old in statistics.data_vars}
-    chosen = statistics[list(names)].rename({o: n for o, n in names.items() if o != n})
-    observed = xr.Dataset(
-        {"y": ("obs", model.likelihood.y)}, coords={"obs": np.asarray(model.design.rows)}
-    )
-    return xr.DataTree.from_dict(
-        {"/posterior": posterior, "/sample_stats": chosen, "/observed_data": observed}
-    )
+        yield

@@ -25,7 +25,7 @@ from scipy.linalg import block_diag
 from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, FitError
 from bayesglmm.families.compiled import Density
-from bayesglmm.laplace import kernels
+from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.covariance import Covariance
 from bayesglmm.laplace.factor import diagonal_blocks
 from bayesglmm.laplace.pirls import Modes, Problem, conditional_modes
@@ -241,7 +241,7 @@ class _Integrals:
         if density.compiled is not None:
             slopes = np.empty((n, N))
             model = density.compiled
-            kernels.node_rows(s, lam, Z, problem.offset, model, sigma, points, log_terms, slopes)
+            chain.node_rows(s, lam, Z, problem.offset, model, sigma, points, log_terms, slopes)
             return
         b, eta, out = np.empty((J * K, 1)), np.empty(n), np.empty((4, n))
         for q in range(N):

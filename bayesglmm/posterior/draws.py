@@ -60,11 +60,17 @@ class Draws:
         return {"estimate": flat.mean(axis=0), "std_error": flat.std(axis=0, ddof=1)}
 
     def interval(self, level: float) -> dict[str, Array]:
-        """Highest-density interval of probability ``level``."""
-        from arviz_stats.base import array_stats
+        """Highest-density interval of probability ``level``: the shortest that holds as many draws.
 
-        bounds = array_stats.hdi(self.values, prob=level, axis=(0, 1))
-        return {"conf_low": bounds[..., 0], "conf_high": bounds[..., 1]}
+        Chen & Shao (1999, doi:10.1080/10618600.1999.10474802); NaN where a draw is.
+        """
+        flat = np.sort(self.flat(), axis=0)
+        n = len(flat)
+        inside = min(int(np.floor(level * n)), n - 1)
+        widths = flat[inside:] - flat[: n - inside]
+        at = np.argmin(widths, axis=0)
+        k = np.arange(flat.shape[1])
+        return {"conf_low": flat[at, k], "conf_high": flat[at + inside, k]}
 
     def shape(self) -> dict[str, Array]:
         """Median, median absolute deviation, probability of direction."""
@@ -79,14 +85,6 @@ class Draws:
 
         Rank-normalised (Vehtari et al. 2021, doi:10.1214/20-BA1221).
         """
-        from arviz_stats.base import array_stats
+        from bayesglmm.posterior.convergence import ess_and_rhat
 
-        axes = {"chain_axis": 0, "draw_axis": 1}
-        values = self.values
-        out = {
-            "ess_bulk": array_stats.ess(values, **axes, method="bulk"),
-            "ess_tail": array_stats.ess(values, **axes, method="tail", prob=(0.05, 0.95)),
-            "r_hat": array_stats.rhat(values, **axes),
-            "mcse": array_stats.mcse(values, **axes),
-        }
-        return {name: np.asarray(column, dtype=np.float64) for name, column in out.items()}
+        return ess_and_rhat(self.values)

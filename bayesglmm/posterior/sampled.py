@@ -26,7 +26,8 @@ class SampledPosterior:
     def method(self) -> str:
         """How the numbers were got."""
         options = self.run.options
-        return f"NUTS ({options.chains} chains x {options.draws} draws)"
+        ended = ", interrupted" if self.run.interrupted else ""
+        return f"NUTS ({options.chains} chains x {options.draws} draws{ended})"
 
     def interval(self, level: float) -> str:
         """The kind of interval in every table."""

@@ -259,7 +259,11 @@ def test_how_it_is_shown(boot: Bootstrap) -> None:
 
 def test_bad_input(sleep: bg.Fit, boot: Bootstrap) -> None:
     sampled = replace(sleep, posterior=SampledPosterior(sleep.model.design, cast(Any, None)))
-    object.__setattr__(sampled.posterior, "run", cast(Any, type("R", (), {"options": bg.NUTS()})))
+    object.__setattr__(
+        sampled.posterior,
+        "run",
+        cast(Any, type("R", (), {"options": bg.NUTS(), "interrupted": False})),
+    )
     with pytest.raises(ChoiceError, match="maximum-likelihood fit; this one is NUTS"):
         sampled.bootstrap(2)
     with pytest.raises(ChoiceError, match=r"got Model. Fit the model first"):
