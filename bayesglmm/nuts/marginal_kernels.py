@@ -1,0 +1,340 @@
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+"""Compiled density of the covariance parameters of a Gaussian model, and draws of the rest.
+
+Arguments shared by all: ``s`` is ``Structure.arrays`` (see `laplace/structure.py`); ``c`` are the
+arrays of ``Scales.arrays`` without the last, and ``d`` the cross-products, both of
+`marginal.Integrated`. The residual sd is always there: the last element of t is its log.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from bayesglmm.laplace import kernels
+from bayesglmm.nuts.scales import log_prior_scales, pull_back, unpack
+
+# Up to this size a plain loop is faster than LAPACK's calls.
+_SMALL = 24
+# Of the logs of standard deviations: far outside of what any data say, and no overflow.
+_FARTHEST = 100.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _cholesky(A):
+    """The lower Cholesky factor of A in place, the rest zero; False if it is not positive."""
+    n = len(A)
+    if n > _SMALL:
+        try:
+            A[:] = np.linalg.cholesky(A)
+        except Exception:  # what LAPACK says is all that can be caught here
+            return False
+        return True
+    for i in range(n):
+        for j in range(i + 1):
+            total = A[i, j]
+            for k in range(j):
+                total -= A[i, k] * A[j, k]
+            if i == j:
+                if not total > 0.0:
+                    return False
+                A[i, i] = math.sqrt(total)
+            else:
+                A[i, j] = total / A[j, j]
+        for j in range(i + 1, n):
+            A[i, j] = 0.0
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _inverse(L, out):
+    """out = (L L')^-1."""
+    n = len(L)
+    if n > _SMALL:
+        half = np.linalg.inv(L)
+        out[:] = half.T @ half
+        return
+    half = np.zeros((n, n))
+    for j in range(n):
+        for i in range(j, n):
+            total = 1.0 if i == j else 0.0
+            for k in range(j, i):
+                total -= L[i, k] * half[k, j]
+            half[i, j] = total / L[i, i]
+    for i in range(n):
+        for j in range(i + 1):
+            total = 0.0
+            for k in range(i, n):
+                total += half[k, i] * half[k, j]
+            out[i, j] = total
+            out[j, i] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _forward(L, first, R):
+    """L^-1 R in place, for the rows of R (effects, m) from ``first`` on."""
+    for i in range(len(L)):
+        for k in range(R.shape[1]):
+            total = R[first + i, k]
+            for j in range(i):
+                total -= L[i, j] * R[first + j, k]
+            R[first + i, k] = total / L[i, i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _backward(L, first, R):
+    """L'^-1 R in place, for the rows of R (effects, m) from ``first`` on."""
+    for i in range(len(L) - 1, -1, -1):
+        for k in range(R.shape[1]):
+            R[first + i, k] /= L[i, i]
+        for j in range(i):
+            for k in range(R.shape[1]):
+                R[first + j, k] -= L[i, j] * R[first + i, k]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _relative(t, s, c, d, factors, lam):
+    """The factors, and Lambda = T^-1 factor / sigma in order of elimination; returns sigma."""
+    order, inverse_lifts = d[0], d[1]
+    unpack(t, c[0], factors)
+    sigma = math.exp(t[len(t) - 1])
+    at = 0
+    for f in range(len(order)):
+        K, place = s[0][f, 1], c[0][order[f], 3]
+        for a in range(K):
+            for b in range(K):
+                total = 0.0
+                for k in range(b, a + 1):
+                    total += inverse_lifts[at + a * K + k] * factors[place + k * K + b]
+                lam[at + a * K + b] = total / sigma
+        at += K * K
+    return sigma
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _factorise(sigma, s, d, lam, H, S, R, fixed):
+    """H and its trailing part S factorised, R = L^-1 Lambda'Z'W[X r], and the Schur complement.
+
+    ``fixed`` (p + 1, p + 1) becomes that of [X r], with the priors of the coefficients, the
+    first p rows factorised. Returns log det H, NaN where something is not positive definite.
+    """
+    dense, W, zx, xx, prior = d[2], d[3], d[4], d[5], d[6]
+    logdet, p, q = 0.0, len(xx) - 1, len(S)
+    if len(s[0]):
+        logdet = kernels.assemble(s, lam, W, H)
+        if math.isnan(logdet):
+            return logdet
+        if q:
+            n_chain = s[10]
+            kernels.fill_blocks(s, H, S)
+            if dense[0]:
+                X = np.empty((len(zx) - q, q))
+                kernels.spread(s, H, X)
+                S -= X.T @ X
+            else:
+                for h in range(n_chain, len(s[0])):
+                    kernels.fill_rows(s, H, S, h, 0, s[0][h, 0])
+            for i in range(q):
+                for j in range(i):
+                    S[j, i] = S[i, j]
+            if not _cholesky(S):
+                return math.nan
+            for i in range(q):
+                logdet += 2.0 * math.log(S[i, i])
+        kernels.scale_sums(s, lam, zx, R)
+        kernels.solve_down(s, H, R)
+        _forward(S, len(R) - q, R)
+    variance = sigma * sigma
+    for a in range(p + 1):
+        for b in range(a + 1):
+            fixed[a, b] = xx[a, b] + variance * prior[a, b]
+    for i in range(len(R)):
+        for a in range(p + 1):
+            for b in range(a + 1):
+                fixed[a, b] -= R[i, a] * R[i, b]
+    for a in range(p + 1):
+        for b in range(a):
+            fixed[b, a] = fixed[a, b]
+    return logdet
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _selected(s, d, H, S, E):
+    """E = H^-1 at the pairs of levels that meet, S being the factor of its trailing part."""
+    q, n_chain = len(S), s[10]
+    inverse = np.empty((q, q))
+    if q:
+        _inverse(S, inverse)
+        if d[2][0]:
+            X = np.empty((len(d[4]) - q, q))
+            kernels.spread(s, H, X)
+            kernels.collect(s, X @ inverse, E)
+        else:
+            for h in range(n_chain, len(s[0])):
+                kernels.gather_rows(s, H, inverse, E, h, 0, s[0][h, 0])
+    kernels.selected_inverse(s, H, inverse, E)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_posterior(t, s, c, d, gradient):
+    """log p(y, t) of `marginal.Integrated`, and its gradient; -inf where it is not computed."""
+    zx, xx, prior, numbers = d[4], d[5], d[6], d[7]
+    gradient[:] = 0.0
+    last = len(t) - 1
+    for k in range(len(t)):
+        if not abs(t[k]) < _FARTHEST:
+            return -math.inf
+    n, p, q, F = numbers[0], len(xx) - 1, int(numbers[2]), len(s[0])
+    factors, lam, H, S = (
+        np.empty(len(d[1])),
+        np.empty(len(d[1])),
+        np.empty(len(d[3])),
+        np.empty((q, q)),
+    )
+    R, fixed = np.empty((len(zx), p + 1)), np.empty((p + 1, p + 1))
+    sigma = _relative(t, s, c, d, factors, lam)
+    logdet = _factorise(sigma, s, d, lam, H, S, R, fixed)
+    if math.isnan(logdet):
+        return -math.inf
+    variance = sigma * sigma
+    L, cov = np.empty((p, p)), np.empty((p, p))
+    L[:] = fixed[:p, :p]
+    if not _cholesky(L):
+        return -math.inf
+    _inverse(L, cov)
+    own = np.empty(p + 1)  # [X r] times this is y - X beta
+    rss = fixed[p, p]
+    logdet_fixed = 0.0
+    for a in range(p):
+        total = 0.0
+        for b in range(p):
+            total += cov[a, b] * fixed[b, p]
+        own[a] = -total
+        rss -= total * fixed[a, p]
+        logdet_fixed += 2.0 * math.log(L[a, a])
+    own[p] = 1.0
+    value = numbers[1] - (n - p) * t[last] - 0.5 * (logdet + logdet_fixed + rss / variance)
+
+    # With Lambda held, sigma scales the residuals, the coefficients and the weight of their prior.
+    through = p - n + rss / variance
+    for a in range(p + 1):
+        for b in range(p + 1):
+            through -= own[a] * prior[a, b] * own[b]
+            if a < p and b < p:
+                through -= variance * cov[a, b] * prior[a, b]
+    gradient[last] += through
+    if F:
+        E, slopes = np.empty(len(H)), np.empty(len(lam))
+        _selected(s, d, H, S, E)
+        kernels.logdet_slopes(s, lam, d[3], E, slopes)
+        _backward(S, len(R) - q, R)
+        kernels.solve_up(s, H, R)
+        # Z'W([X r] - M R), weighted with what the objective asks of each pair of columns.
+        B, moved, weighted = np.empty_like(R), np.empty_like(R), np.empty_like(R)
+        kernels.scale_effects(s, lam, R, B)
+        kernels.multiply_blocks(s, d[3], B, moved)
+        weight = np.empty((p + 1, p + 1))
+        for a in range(p + 1):
+            for b in range(p + 1):
+                weight[a, b] = -own[a] * own[b] / variance
+                if a < p and b < p:
+                    weight[a, b] -= cov[a, b]
+        for i in range(len(R)):
+            for b in range(p + 1):
+                total = 0.0
+                for a in range(p + 1):
+                    total += (zx[i, a] - moved[i, a]) * weight[a, b]
+                weighted[i, b] = total
+        kernels.outer_sums(s, weighted, R, slopes)
+        for k in range(len(lam)):
+            gradient[last] += slopes[k] * lam[k]
+        in_factors = np.zeros(len(factors))
+        _pull_relative(sigma, s, c, d, slopes, in_factors)
+        pull_back(t, c[0], factors, in_factors, gradient)
+    value += log_prior_scales(t, c[0], c[1], c[2], c[3], True, gradient)
+    return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pull_relative(sigma, s, c, d, slopes, out):
+    """out = the derivative in the factors, ``slopes`` being minus that in Lambda."""
+    order, inverse_lifts = d[0], d[1]
+    at = 0
+    for f in range(len(order)):
+        K, place = s[0][f, 1], c[0][order[f], 3]
+        for k in range(K):
+            for b in range(k + 1):
+                total = 0.0
+                for a in range(k, K):
+                    total += inverse_lifts[at + a * K + k] * slopes[at + a * K + b]
+                out[place + k * K + b] = -total / sigma
+        at += K * K
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_density(x, s, c, d, centre, root, gradient):
+    """The same in coordinates: t = centre + root x, root lower triangular."""
+    m = len(x)
+    t, slope = np.empty(m), np.empty(m)
+    value = 0.0
+    for i in range(m):
+        t[i] = centre[i]
+        for j in range(i + 1):
+            t[i] += root[i, j] * x[j]
+        value += math.log(root[i, i])
+    value += log_posterior(t, s, c, d, slope)
+    for j in range(m):
+        total = 0.0
+        for i in range(j, m):
+            total += root[i, j] * slope[i]
+        gradient[j] = total
+    return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_effects(t, s, c, d, draws):
+    """Exact draws of (b, beta) given every row of t (m, size).
+
+    ``draws`` (m, effects + p) holds standard normals and becomes the effects, in standardised
+    columns and order of elimination, and the coefficients, in orthonormal columns and less the
+    least-squares ones; NaN where they cannot be computed.
+    """
+    zx, xx, q = d[4], d[5], int(d[7][2])
+    m, p, effects = len(t), len(xx) - 1, len(zx)
+    factors, lam, H, S = (
+        np.empty(len(d[1])),
+        np.empty(len(d[1])),
+        np.empty(len(d[3])),
+        np.empty((q, q)),
+    )
+    R, fixed = np.empty((effects, p + 1)), np.empty((p + 1, p + 1))
+    L, delta, u, scaled = (
+        np.empty((p, p)),
+        np.empty((p, 1)),
+        np.empty((effects, 1)),
+        np.empty((effects, 1)),
+    )
+    for row in range(m):
+        sigma = _relative(t[row], s, c, d, factors, lam)
+        logdet = _factorise(sigma, s, d, lam, H, S, R, fixed)
+        L[:] = fixed[:p, :p]
+        if math.isnan(logdet) or not _cholesky(L):
+            draws[row] = math.nan
+            continue
+        delta[:, 0] = fixed[:p, p]
+        _forward(L, 0, delta)
+        for a in range(p):
+            delta[a, 0] += sigma * draws[row, effects + a]
+        _backward(L, 0, delta)
+        for i in range(effects):
+            u[i, 0] = R[i, p] + sigma * draws[row, i]
+            for a in range(p):
+                u[i, 0] -= R[i, a] * delta[a, 0]
+        if effects:
+            _backward(S, effects - q, u)
+            kernels.solve_up(s, H, u)
+            kernels.scale_effects(s, lam, u, scaled)
+            draws[row, :effects] = scaled[:, 0]
+        draws[row, effects:] = delta[:, 0]
