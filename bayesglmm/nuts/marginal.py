@@ -30,6 +30,7 @@ from bayesglmm.laplace.structure import Array, Structure, structure_of
 from bayesglmm.laplace.surface import lower_whitening
 from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts import marginal_kernels as kernels
+from bayesglmm.nuts.native import addresses
 from bayesglmm.nuts.scales import Scales, scales_of
 from bayesglmm.nuts.target import Target
 from bayesglmm.priors import Flat, Normal
@@ -183,7 +184,7 @@ def integrated(model: Model) -> Integrated | None:
             (
                 np.array(structure.order, dtype=np.int64),
                 inverse_lifts,
-                np.array([structure.crosses_densely]),
+                np.array([structure.crosses_densely], dtype=np.int64),
                 problem.W,
                 problem.zx,
                 problem.xx,
@@ -212,10 +213,24 @@ def marginal_target(model: Model) -> Target | None:
 
     None where :func:`integrated` is.
     """
+    from bayesglmm.nuts.marginal_native import native, packed  # compiled at import
+
     found = integrated(model)
     if found is None:
         return None
-    return Target(found.scales.size, found.log_density, found.expand, _KIND)
+    held = packed(found.arrays, found.centre, found.root)
+
+    def expand(x: Array, seed: int, _held: object = held) -> dict[str, Array]:
+        return found.expand(x, seed)
+
+    return Target(
+        found.scales.size,
+        found.log_density,
+        expand,
+        _KIND,
+        address=native.address,
+        data=addresses(*held),
+    )
 
 
 def _log_posterior(arrays: tuple[Any, Any, Any], t: Array) -> tuple[float, Array]:
@@ -280,4 +295,4 @@ def _mode(arrays: tuple[Any, Any, Any], start: Array, scales: Scales) -> tuple[A
         return None
     values, vectors = np.linalg.eigh(-best.curvature)
     spread = 1.0 / np.maximum(values, _WIDEST**-2)
-    return best.x, np.linalg.cholesky((vectors * spread) @ vectors.T)
+    return best.x, np.ascontiguousarray(np.linalg.cholesky((vectors * spread) @ vectors.T))
