@@ -177,13 +177,13 @@ def integrated(model: Model) -> Integrated | None:
         prior, constant = _prior(model, columns.R, problem.ols)
         constant += scales.constant + 0.5 * problem.log_weights
         constant -= 0.5 * (design.n - design.p) * np.log(2.0 * np.pi)
-        inverse_lifts = structure.pack(tuple(np.linalg.inv(T) for T in columns.transforms))
+        lifts = [np.linalg.inv(columns.transforms[f]).ravel() for f in structure.order]
         arrays = (
             structure.arrays,
             scales.arrays[:-1],
             (
                 np.array(structure.order, dtype=np.int64),
-                inverse_lifts,
+                np.concatenate([np.zeros(0), *lifts]),
                 np.array([structure.crosses_densely], dtype=np.int64),
                 problem.W,
                 problem.zx,
