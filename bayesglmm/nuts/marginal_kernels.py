@@ -114,152 +114,260 @@ def _relative(t, s, c, d, factors, lam):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _factorise(sigma, s, d, lam, H, S, R, fixed):
-    """H and its trailing part S factorised, R = L^-1 Lambda'Z'W[X r], and the Schur complement.
+def _factorise(s, d, lam, H, S, R, fixed):
+    """H and its trailing part S factorised, and R = L^-1 Lambda'Z'W[X r].
 
-    ``fixed`` (p + 1, p + 1) becomes that of [X r], with the priors of the coefficients, the
-    first p rows factorised. Returns log det H, NaN where something is not positive definite.
+    R'R is taken from ``fixed`` (p + 1, p + 1). Returns log det H, NaN where something is not
+    positive definite.
     """
-    dense, W, zx, xx, prior = d[2], d[3], d[4], d[5], d[6]
-    logdet, p, q = 0.0, len(xx) - 1, len(S)
-    if len(s[0]):
-        logdet = kernels.assemble(s, lam, W, H)
-        if math.isnan(logdet):
-            return logdet
-        if q:
-            n_chain = s[10]
-            kernels.fill_blocks(s, H, S)
-            if dense[0]:
-                X = np.empty((len(zx) - q, q))
-                kernels.spread(s, H, X)
-                S -= X.T @ X
-            else:
-                for h in range(n_chain, len(s[0])):
-                    kernels.fill_rows(s, H, S, h, 0, s[0][h, 0])
-            for i in range(q):
-                for j in range(i):
-                    S[j, i] = S[i, j]
-            if not _cholesky(S):
-                return math.nan
-            for i in range(q):
-                logdet += 2.0 * math.log(S[i, i])
-        kernels.scale_sums(s, lam, zx, R)
-        kernels.solve_down(s, H, R)
-        _forward(S, len(R) - q, R)
-    variance = sigma * sigma
-    for a in range(p + 1):
-        for b in range(a + 1):
-            fixed[a, b] = xx[a, b] + variance * prior[a, b]
+    dense, W, zx = d[2], d[3], d[4]
+    q, m = len(S), R.shape[1]
+    if len(s[0]) == 0:
+        return 0.0
+    logdet = kernels.assemble(s, lam, W, H)
+    if math.isnan(logdet):
+        return logdet
+    if q:
+        n_chain = s[10]
+        kernels.fill_blocks(s, H, S)
+        if dense[0]:
+            X = np.empty((len(zx) - q, q))
+            kernels.spread(s, H, X)
+            S -= X.T @ X
+        else:
+            for h in range(n_chain, len(s[0])):
+                kernels.fill_rows(s, H, S, h, 0, s[0][h, 0])
+        for i in range(q):
+            for j in range(i):
+                S[j, i] = S[i, j]
+        if not _cholesky(S):
+            return math.nan
+        for i in range(q):
+            logdet += 2.0 * math.log(S[i, i])
+    kernels.scale_sums(s, lam, zx, R)
+    kernels.solve_down(s, H, R)
+    _forward(S, len(R) - q, R)
     for i in range(len(R)):
-        for a in range(p + 1):
-            for b in range(a + 1):
+        for a in range(m):
+            for b in range(m):
                 fixed[a, b] -= R[i, a] * R[i, b]
-    for a in range(p + 1):
-        for b in range(a):
-            fixed[b, a] = fixed[a, b]
     return logdet
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _selected(s, d, H, S, E):
-    """E = H^-1 at the pairs of levels that meet, S being the factor of its trailing part."""
-    q, n_chain = len(S), s[10]
-    inverse = np.empty((q, q))
+def _slopes(s, d, lam, H, S, R, weight, slopes):
+    """Half the derivative of log det H in Lambda, and ``weight``'s of the Schur complement.
+
+    R, as `_factorise` left it, becomes H^-1 Lambda'Z'W[X r].
+    """
+    W, zx = d[3], d[4]
+    q, m, n_chain = len(S), R.shape[1], s[10]
+    inverse, E = np.empty((q, q)), np.empty(len(H))
     if q:
         _inverse(S, inverse)
         if d[2][0]:
-            X = np.empty((len(d[4]) - q, q))
+            X = np.empty((len(zx) - q, q))
             kernels.spread(s, H, X)
             kernels.collect(s, X @ inverse, E)
         else:
             for h in range(n_chain, len(s[0])):
                 kernels.gather_rows(s, H, inverse, E, h, 0, s[0][h, 0])
     kernels.selected_inverse(s, H, inverse, E)
+    kernels.logdet_slopes(s, lam, W, E, slopes)
+    _backward(S, len(R) - q, R)
+    kernels.solve_up(s, H, R)
+    B, left, weighted = np.empty_like(R), np.empty_like(R), np.zeros_like(R)
+    kernels.scale_effects(s, lam, R, B)
+    kernels.multiply_blocks(s, W, B, left)
+    for i in range(len(R)):
+        for a in range(m):
+            value = zx[i, a] - left[i, a]
+            for b in range(m):
+                weighted[i, b] += value * weight[a, b]
+    kernels.outer_sums(s, weighted, R, slopes)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_posterior(t, s, c, d, gradient):
-    """log p(y, t) of `marginal.Integrated`, and its gradient; -inf where it is not computed."""
-    zx, xx, prior, numbers = d[4], d[5], d[6], d[7]
-    gradient[:] = 0.0
-    last = len(t) - 1
-    for k in range(len(t)):
-        if not abs(t[k]) < _FARTHEST:
-            return -math.inf
-    n, p, q, F = numbers[0], len(xx) - 1, int(numbers[2]), len(s[0])
-    factors, lam, H, S = (
-        np.empty(len(d[1])),
-        np.empty(len(d[1])),
-        np.empty(len(d[3])),
-        np.empty((q, q)),
-    )
-    R, fixed = np.empty((len(zx), p + 1)), np.empty((p + 1, p + 1))
-    sigma = _relative(t, s, c, d, factors, lam)
-    logdet = _factorise(sigma, s, d, lam, H, S, R, fixed)
-    if math.isnan(logdet):
-        return -math.inf
-    variance = sigma * sigma
-    L, cov = np.empty((p, p)), np.empty((p, p))
+def _factorise_alike(d, lam, D, R, fixed):
+    """`_factorise` for a single term, where levels alike were put together.
+
+    D (classes, K, K) receives Lambda H^-1, R (rows, K, p + 1) H^-1 Lambda'sums.
+    """
+    blocks, counts, ends, sums = d[8], d[9], d[10], d[11]
+    K, m = blocks.shape[1], sums.shape[2]
+    A = lam.reshape(K, K)
+    H, half, v = np.empty((K, K)), np.empty((K, K)), np.empty((K, m))
+    logdet = 0.0
+    for c in range(len(blocks)):
+        for a in range(K):
+            for b in range(K):
+                total = 0.0
+                for k in range(a, K):
+                    total += A[k, a] * blocks[c, k, b]
+                half[a, b] = total  # A'W
+        for a in range(K):
+            for b in range(a + 1):
+                total = 1.0 if a == b else 0.0
+                for k in range(b, K):
+                    total += half[a, k] * A[k, b]
+                for k in range(b):
+                    total -= H[a, k] * H[b, k]
+                if a == b:
+                    if not total > 0.0:
+                        return math.nan
+                    H[a, a] = math.sqrt(total)
+                    logdet += 2.0 * counts[c] * math.log(H[a, a])
+                else:
+                    H[a, b] = total / H[b, b]
+        for b in range(K):  # L^-1 A', then Lambda H^-1 from it
+            for a in range(K):
+                total = A[b, a] if a <= b else 0.0
+                for k in range(a):
+                    total -= H[a, k] * half[k, b]
+                half[a, b] = total / H[a, a]
+            for a in range(K - 1, -1, -1):
+                total = half[a, b]
+                for k in range(a + 1, K):
+                    total -= H[k, a] * D[c, b, k]
+                D[c, b, a] = total / H[a, a]
+        for r in range(ends[c], ends[c + 1]):
+            for a in range(K):
+                for x in range(m):
+                    total, whole = 0.0, 0.0
+                    for k in range(K):
+                        total += half[a, k] * sums[r, k, x]
+                        whole += D[c, k, a] * sums[r, k, x]
+                    v[a, x] = total
+                    R[r, a, x] = whole
+            for a in range(K):
+                for x in range(m):
+                    for y in range(m):
+                        fixed[x, y] -= v[a, x] * v[a, y]
+    return logdet
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _slopes_alike(d, lam, D, R, weight, slopes):
+    """`_slopes` for a single term, D and R as `_factorise_alike` left them."""
+    blocks, counts, ends, sums = d[8], d[9], d[10], d[11]
+    K, m = blocks.shape[1], sums.shape[2]
+    A, G = lam.reshape(K, K), slopes.reshape(K, K)
+    WA, left = np.empty((K, K)), np.empty(m)
+    G[:] = 0.0
+    for c in range(len(blocks)):
+        for a in range(K):
+            for b in range(K):
+                total, along = 0.0, 0.0
+                for k in range(K):
+                    along += blocks[c, a, k] * D[c, k, b]
+                    if k >= b:
+                        total += blocks[c, a, k] * A[k, b]
+                WA[a, b] = total
+                G[a, b] += counts[c] * along
+        for r in range(ends[c], ends[c + 1]):
+            for a in range(K):
+                for x in range(m):
+                    total = sums[r, a, x]
+                    for k in range(K):
+                        total -= WA[a, k] * R[r, k, x]
+                    left[x] = total
+                for y in range(m):
+                    total = 0.0
+                    for x in range(m):
+                        total += left[x] * weight[x, y]
+                    for b in range(K):
+                        G[a, b] += total * R[r, b, y]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _penalised(sigma, d, fixed):
+    """[X r]'W[X r] with the priors of the coefficients."""
+    xx, prior = d[5], d[6]
+    for a in range(len(xx)):
+        for b in range(len(xx)):
+            fixed[a, b] = xx[a, b] + sigma * sigma * prior[a, b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _coefficients(sigma, d, fixed, weight):
+    """The coefficients integrated out, ``fixed`` being the Schur complement of [X r].
+
+    ``weight`` receives minus the derivative of their part of -2 log p in ``fixed``.
+
+    Returns
+    -------
+    that part, and its slope in log sigma, of log p; NaN where ``fixed`` is not positive definite
+    """
+    prior, n, p, variance = d[6], d[7][0], len(fixed) - 1, sigma * sigma
+    L, cov, own = np.empty((p, p)), np.empty((p, p)), np.empty(p + 1)
     L[:] = fixed[:p, :p]
     if not _cholesky(L):
-        return -math.inf
+        return math.nan, math.nan
     _inverse(L, cov)
-    own = np.empty(p + 1)  # [X r] times this is y - X beta
-    rss = fixed[p, p]
-    logdet_fixed = 0.0
+    rss, logdet = fixed[p, p], 0.0
     for a in range(p):
         total = 0.0
         for b in range(p):
             total += cov[a, b] * fixed[b, p]
         own[a] = -total
         rss -= total * fixed[a, p]
-        logdet_fixed += 2.0 * math.log(L[a, a])
-    own[p] = 1.0
-    value = numbers[1] - (n - p) * t[last] - 0.5 * (logdet + logdet_fixed + rss / variance)
-
+        logdet += 2.0 * math.log(L[a, a])
+    own[p] = 1.0  # [X r] times own is y - X beta
+    value = -(n - p) * math.log(sigma) - 0.5 * (logdet + rss / variance)
     # With Lambda held, sigma scales the residuals, the coefficients and the weight of their prior.
-    through = p - n + rss / variance
+    slope = p - n + rss / variance
     for a in range(p + 1):
         for b in range(p + 1):
-            through -= own[a] * prior[a, b] * own[b]
+            weight[a, b] = -own[a] * own[b] / variance
+            slope -= own[a] * prior[a, b] * own[b]
             if a < p and b < p:
-                through -= variance * cov[a, b] * prior[a, b]
+                weight[a, b] -= cov[a, b]
+                slope -= variance * cov[a, b] * prior[a, b]
+    return value, slope
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_posterior(t, s, c, d, gradient):
+    """log p(y, t) of `marginal.Integrated`, and its gradient; -inf where it is not computed."""
+    gradient[:] = 0.0
+    last = len(t) - 1
+    for k in range(len(t)):
+        if not abs(t[k]) < _FARTHEST:
+            return -math.inf
+    F, q, m = len(s[0]), int(d[7][2]), len(d[5])
+    factors, lam, slopes = np.empty(len(d[1])), np.empty(len(d[1])), np.zeros(len(d[1]))
+    fixed, weight = np.empty((m, m)), np.empty((m, m))
+    sigma = _relative(t, s, c, d, factors, lam)
+    _penalised(sigma, d, fixed)
+    if F == 1:
+        D, U = np.empty(d[8].shape), np.empty(d[11].shape)
+        logdet = _factorise_alike(d, lam, D, U, fixed)
+        value, through = _coefficients(sigma, d, fixed, weight)
+        if math.isfinite(value):
+            _slopes_alike(d, lam, D, U, weight, slopes)
+    else:
+        H, S, R = np.empty(len(d[3])), np.empty((q, q)), np.empty(d[4].shape)
+        logdet = _factorise(s, d, lam, H, S, R, fixed)
+        if math.isnan(logdet):
+            return -math.inf
+        value, through = _coefficients(sigma, d, fixed, weight)
+        if F and math.isfinite(value):
+            _slopes(s, d, lam, H, S, R, weight, slopes)
+    value += d[7][1] - 0.5 * logdet
+    if not math.isfinite(value):
+        return -math.inf
     gradient[last] += through
-    if F:
-        E, slopes = np.empty(len(H)), np.empty(len(lam))
-        _selected(s, d, H, S, E)
-        kernels.logdet_slopes(s, lam, d[3], E, slopes)
-        _backward(S, len(R) - q, R)
-        kernels.solve_up(s, H, R)
-        # Z'W([X r] - M R), weighted with what the objective asks of each pair of columns.
-        B, moved, weighted = np.empty_like(R), np.empty_like(R), np.empty_like(R)
-        kernels.scale_effects(s, lam, R, B)
-        kernels.multiply_blocks(s, d[3], B, moved)
-        weight = np.empty((p + 1, p + 1))
-        for a in range(p + 1):
-            for b in range(p + 1):
-                weight[a, b] = -own[a] * own[b] / variance
-                if a < p and b < p:
-                    weight[a, b] -= cov[a, b]
-        for i in range(len(R)):
-            for b in range(p + 1):
-                total = 0.0
-                for a in range(p + 1):
-                    total += (zx[i, a] - moved[i, a]) * weight[a, b]
-                weighted[i, b] = total
-        kernels.outer_sums(s, weighted, R, slopes)
-        for k in range(len(lam)):
-            gradient[last] += slopes[k] * lam[k]
-        in_factors = np.zeros(len(factors))
-        _pull_relative(sigma, s, c, d, slopes, in_factors)
-        pull_back(t, c[0], factors, in_factors, gradient)
-    value += log_prior_scales(t, c[0], c[1], c[2], c[3], True, gradient)
-    return value
+    for k in range(len(lam)):
+        gradient[last] += slopes[k] * lam[k]
+    _pull_relative(sigma, s, c, d, slopes, lam)
+    pull_back(t, c[0], factors, lam, gradient)
+    return value + log_prior_scales(t, c[0], c[1], c[2], c[3], True, gradient)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _pull_relative(sigma, s, c, d, slopes, out):
     """out = the derivative in the factors, ``slopes`` being minus that in Lambda."""
+    out[:] = 0.0
     order, inverse_lifts = d[0], d[1]
     at = 0
     for f in range(len(order)):
@@ -318,7 +426,8 @@ def draw_effects(t, s, c, d, draws):
     )
     for row in range(m):
         sigma = _relative(t[row], s, c, d, factors, lam)
-        logdet = _factorise(sigma, s, d, lam, H, S, R, fixed)
+        _penalised(sigma, d, fixed)
+        logdet = _factorise(s, d, lam, H, S, R, fixed)
         L[:] = fixed[:p, :p]
         if math.isnan(logdet) or not _cholesky(L):
             draws[row] = math.nan

@@ -55,6 +55,8 @@ def native(size, x, gradient, value, data):
     xx = floats(data, 19)
     p = int(math.sqrt(len(xx)) + 0.5)
     zx = floats(data, 18)
+    counts, sums = floats(data, 23), floats(data, 25)
+    K = integers(data, 1)[1] if F == 1 else 0
     d = (
         integers(data, 14),
         floats(data, 15),
@@ -64,6 +66,10 @@ def native(size, x, gradient, value, data):
         xx.reshape(p, p),
         floats(data, 20).reshape(p, p),
         floats(data, 21),
+        floats(data, 22).reshape(len(counts), K, K),
+        counts,
+        integers(data, 24),
+        sums.reshape(len(sums) // max(K * p, 1), K, p),
     )
     m = int(size)
     out = log_density(
@@ -71,8 +77,8 @@ def native(size, x, gradient, value, data):
         s,
         (c[0], c[1], c[2], floats(data, 13)),
         d,
-        floats(data, 22),
-        floats(data, 23).reshape(m, m),
+        floats(data, 26),
+        floats(data, 27).reshape(m, m),
         carray(gradient, m),
     )
     value[0] = out
