@@ -40,8 +40,9 @@ from bayesglmm.priors.default import INTERCEPT
 if TYPE_CHECKING:
     from bayesglmm.model import Model
 
-# Multiplications for one evaluation above which sampling all parameters is faster: about 3 ms.
-_DEAR = 2e7
+# Multiplications in the dense part of an evaluation, a millisecond or two, above which sampling
+# all parameters takes less time.
+_DEAR = 5e6
 _KIND = "random effects and coefficients integrated out, exactly"
 # Standard deviations in t beyond which a direction counts as not identified.
 _WIDEST = 3.0
@@ -106,7 +107,8 @@ class Integrated:
         t = np.ascontiguousarray(self.centre + x @ self.root.T)
         p, effects = len(self.ols), self.structure.effects
         draws = np.random.default_rng(seed).standard_normal((len(t), effects + p))
-        kernels.draw_effects(t, *self.arrays, draws)
+        with blas_threads(0):
+            kernels.draw_effects(t, *self.arrays, draws)
         parts = self.structure.split(draws[:, :effects].T)
         factors, sigma = self.scales.unpack(t)
         beta = draws[:, effects:]
@@ -221,13 +223,14 @@ def marginal_target(model: Model) -> Target | None:
         return None
     held = packed(found.arrays, found.centre, found.root)
 
-    def expand(x: Array, seed: int, _held: object = held) -> dict[str, Array]:
-        return found.expand(x, seed)
+    def log_density(x: Array, gradient: Array, _held: object = held) -> float:
+        return found.log_density(x, gradient)  # and keeps alive what the addresses point to
 
+    assert native.address is not None
     return Target(
         found.scales.size,
-        found.log_density,
-        expand,
+        log_density,
+        found.expand,
         _KIND,
         address=native.address,
         data=addresses(*held),

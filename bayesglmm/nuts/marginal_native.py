@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc
+from numba import carray, cfunc  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from bayesglmm.nuts.marginal_kernels import log_density
@@ -82,4 +82,7 @@ def native(size, x, gradient, value, data):
         carray(gradient, m),
     )
     value[0] = out
+    for k in range(m):
+        if not math.isfinite(gradient[k]):
+            return 1
     return 0 if math.isfinite(out) else 1

@@ -7,7 +7,7 @@ disk holds it::
     def native(size, x, gradient, value, data):
         y, w = floats(data, 0), floats(data, 1)
         value[0] = kernel(carray(x, size), carray(gradient, size), y, w)
-        return 0
+        return 0 if isfinite(value[0]) else 1
 
     Target(..., address=native.address, data=addresses(y, w))
 """
@@ -17,14 +17,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import carray, cfunc, njit, types
+from numba import carray, cfunc, njit, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-_DOUBLES = types.CPointer(types.double)
+_DOUBLES = types.CPointer(types.double)  # type: ignore[no-untyped-call]
 
-# (size, x, gradient, value, data) -> 0, or another number where the density is not finite
+# (size, x, gradient, value, data) -> 0, or 1 where the density or its gradient is not finite
 LOG_DENSITY = types.int64(types.uint64, _DOUBLES, _DOUBLES, _DOUBLES, types.voidptr)
 # (size, number of variables, x, variables, data) -> 0
 EXPAND = types.int64(types.uint64, types.uint64, _DOUBLES, _DOUBLES, types.voidptr)
@@ -48,7 +48,7 @@ def addresses(*arrays: NDArray[Any]) -> NDArray[np.intp]:
     return out
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
     """An address as a pointer."""
 
@@ -58,21 +58,21 @@ def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(address), generate
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def floats(data, k):  # type: ignore[no-untyped-def]
     """Array k of :func:`addresses`, flat, of float64."""
     at = carray(data, 2 * k + 2, np.intp)
-    return carray(_pointer(at[2 * k]), at[2 * k + 1], np.float64)
+    return carray(_pointer(at[2 * k]), at[2 * k + 1], np.float64)  # type: ignore[call-arg]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def integers(data, k):  # type: ignore[no-untyped-def]
     """Array k of :func:`addresses`, flat, of int64."""
     at = carray(data, 2 * k + 2, np.intp)
-    return carray(_pointer(at[2 * k]), at[2 * k + 1], np.int64)
+    return carray(_pointer(at[2 * k]), at[2 * k + 1], np.int64)  # type: ignore[call-arg]
 
 
-@cfunc(EXPAND, cache=True)  # type: ignore[untyped-decorator]
+@cfunc(EXPAND, cache=True)
 def keep(size, count, x, variables, data):  # type: ignore[no-untyped-def]
     """Write a draw into the chain's memory: it is there at once, and nothing copies it.
 

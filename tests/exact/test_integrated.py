@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -43,7 +44,7 @@ def rows(n: int = 120) -> pl.DataFrame:
     )
 
 
-MODELS = {
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "scalar": ("x + (1|g)", {}),
     "vector": ("x + (x|g)", {}),
     "three columns": ("x + z + (x + z|g)", {}),
