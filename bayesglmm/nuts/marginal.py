@@ -46,6 +46,8 @@ _DEAR = 5e6
 _KIND = "random effects and coefficients integrated out, exactly"
 # Standard deviations in t beyond which a direction counts as not identified.
 _WIDEST = 3.0
+# How far below the mode of a log sd its tail begins.
+_TAIL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,11 @@ class Integrated:
         (p, p) R with X = Q R, and the (p,) least-squares coefficients of Q.
     arrays
         What the kernels read: structure, scales, cross-products.
-    centre, root
-        (size,) mode of t, and the lower triangular (size, size) factor of its covariance there.
+    centre, root, elbows
+        The coordinates: v = centre + root x, where ``centre`` (size,) is the mode of v and
+        ``root`` (size, size) the lower triangular factor of its covariance there. t is v, but for
+        log sds below their elbow (size,), where it goes down faster: for standard deviations
+        that may be zero.
     improper
         Whether a coefficient's prior is flat: the constant of the density is then arbitrary.
     """
@@ -80,7 +85,13 @@ class Integrated:
     arrays: tuple[Any, Any, Any]
     centre: Array
     root: Array
+    elbows: Array
     improper: bool
+
+    @property
+    def frame(self) -> tuple[Array, Array, Array]:
+        """Centre, root and elbows: what makes coordinates."""
+        return self.centre, self.root, self.elbows
 
     def log_posterior(self, t: Array) -> tuple[float, Array]:
         """log p(y, t), all constants and the Jacobian of t included, and its (size,) gradient.
@@ -91,8 +102,14 @@ class Integrated:
         return _log_posterior(self.arrays, t)
 
     def log_density(self, x: Array, gradient: Array) -> float:
-        """The same at t = centre + root x, as a density of x; fills ``gradient``."""
-        return float(kernels.log_density(x, *self.arrays, self.centre, self.root, gradient))
+        """The same as a density of x; fills ``gradient``."""
+        return float(kernels.log_density(x, *self.arrays, *self.frame, gradient))
+
+    def parameters(self, x: Array) -> Array:
+        """t (m, size) of every row of x."""
+        t = np.empty(x.shape)
+        kernels.place(np.ascontiguousarray(x), self.centre, self.root, self.elbows, t)
+        return t
 
     def expand(self, x: Array, seed: int) -> dict[str, Array]:
         """Named variables at every row of x (m, size), with exact draws of beta and b.
@@ -104,7 +121,7 @@ class Integrated:
         beta (m, p), sd_<group> (m, K), corr_<group> (m, K, K) for correlated terms of several
         columns, b_<group> (m, J, K), sigma (m,)
         """
-        t = np.ascontiguousarray(self.centre + x @ self.root.T)
+        t = self.parameters(x)
         p, effects = len(self.ols), self.structure.effects
         draws = np.random.default_rng(seed).standard_normal((len(t), effects + p))
         with blas_threads(0):
@@ -138,7 +155,9 @@ class Integrated:
                 unit = np.linalg.cholesky(values[f"corr_{term.name}"][i]) if correlated else 1.0
                 factors.append(sd[:, None] * unit * (1.0 if correlated else np.eye(term.K)))
             t[i] = self.scales.pack(factors, float(sigma[i]))
-        return np.asarray(solve_triangular(self.root, (t - self.centre).T, lower=True).T)
+        v = np.empty(t.shape)
+        kernels.straighten(t, self.elbows, v)
+        return np.asarray(solve_triangular(self.root, (v - self.centre).T, lower=True).T)
 
 
 def why_not_integrated(model: Model) -> str:
@@ -195,7 +214,7 @@ def integrated(model: Model) -> Integrated | None:
                 *_alike(structure, problem),
             ),
         )
-        found = _mode(arrays, _start(scales, columns, problem), scales)
+        found = _coordinates(arrays, _start(scales, columns, problem), scales)
     if found is None:
         return None
     return Integrated(
@@ -221,7 +240,7 @@ def marginal_target(model: Model) -> Target | None:
     found = integrated(model)
     if found is None:
         return None
-    held = packed(found.arrays, found.centre, found.root)
+    held = packed((*found.arrays, *found.frame))
 
     def log_density(x: Array, gradient: Array, _held: object = held) -> float:
         return found.log_density(x, gradient)  # and keeps alive what the addresses point to
@@ -323,11 +342,33 @@ def _start(scales: Scales, columns: Coordinates, problem: LinearProblem) -> Arra
     return scales.pack([sigma * T for T in columns.transforms], sigma)
 
 
-def _mode(arrays: tuple[Any, Any, Any], start: Array, scales: Scales) -> tuple[Array, Array] | None:
-    """The mode of t, and the lower factor of minus the inverse Hessian there."""
-    best = maximise(lambda t: _log_posterior(arrays, t), start, np.full(scales.size, 0.3))
+def _coordinates(
+    arrays: tuple[Any, Any, Any], start: Array, scales: Scales
+) -> tuple[Array, Array, Array] | None:
+    """Centre, root and elbows; None without a mode."""
+    size = scales.size
+    usual = np.full(size, 0.3)
+    best = maximise(lambda t: _log_posterior(arrays, t), start, usual)
+    if not (np.isfinite(best.value) and best.converged):
+        return None
+    elbows = np.full(size, -np.inf)
+    for K, _, at, _ in scales.terms:
+        elbows[at : at + K] = best.x[at : at + K] - _TAIL
+    zero, one = np.zeros(size), np.eye(size)
+
+    def straightened(t: Array) -> Array:
+        v = np.empty((1, size))
+        kernels.straighten(t[None], elbows, v)
+        return np.asarray(v[0])
+
+    def bent(v: Array) -> tuple[float, Array]:
+        gradient = np.empty(size)
+        return float(kernels.log_density(zero, *arrays, v, one, elbows, gradient)), gradient
+
+    best = maximise(bent, straightened(best.x), usual)
     if not (np.isfinite(best.value) and best.converged):
         return None
     values, vectors = np.linalg.eigh(-best.curvature)
     spread = 1.0 / np.maximum(values, _WIDEST**-2)
-    return best.x, np.ascontiguousarray(np.linalg.cholesky((vectors * spread) @ vectors.T))
+    root = np.linalg.cholesky((vectors * spread) @ vectors.T)
+    return best.x, np.ascontiguousarray(root), elbows

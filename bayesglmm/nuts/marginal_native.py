@@ -14,14 +14,14 @@ from bayesglmm.nuts.marginal_kernels import log_density
 from bayesglmm.nuts.native import LOG_DENSITY, floats, integers
 
 
-def packed(arrays: tuple[Any, Any, Any], centre: Any, root: Any) -> list[NDArray[Any]]:
-    """What :func:`native` reads, as arrays for `native.addresses`."""
-    s, c, d = arrays
+def packed(arrays: tuple[Any, ...]) -> list[NDArray[Any]]:
+    """What :func:`native` reads, as arrays for `native.addresses`, from the kernel's arguments."""
+    s, c, d, *coordinates = arrays
     terms, pairs, _, _, levels, starts, turned, turned_starts, up, up_of, n_chain = s
     lengths = [len(terms), len(pairs), levels.shape[1], len(turned), len(up), n_chain]
     whole = [np.array(lengths, dtype=np.int64), terms, pairs, s[2], starts, turned_starts, up_of]
     small = [_as_whole(levels), _as_whole(turned), _as_whole(up)]
-    parts = [*whole, *small, *c, *d, centre, root]
+    parts = [*whole, *small, *c, *d, *coordinates]
     return [np.ascontiguousarray(part) for part in parts]
 
 
@@ -79,6 +79,7 @@ def native(size, x, gradient, value, data):
         d,
         floats(data, 26),
         floats(data, 27).reshape(m, m),
+        floats(data, 28),
         carray(gradient, m),
     )
     value[0] = out
