@@ -30,6 +30,7 @@ from bayesglmm.laplace.structure import Array, Structure, structure_of
 from bayesglmm.laplace.surface import lower_whitening
 from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts import marginal_kernels as kernels
+from bayesglmm.nuts.alike import levels_alike
 from bayesglmm.nuts.native import addresses
 from bayesglmm.nuts.scales import Scales, scales_of
 from bayesglmm.nuts.target import Target
@@ -211,7 +212,7 @@ def integrated(model: Model) -> Integrated | None:
                 problem.xx,
                 prior,
                 np.array([design.n, constant, structure.q], dtype=np.float64),
-                *_alike(structure, problem),
+                *levels_alike(structure, problem),
             ),
         )
         found = _coordinates(arrays, _start(scales, columns, problem), scales)
@@ -278,37 +279,6 @@ def _cost(structure: Structure) -> float:
             met += np.bincount(first, minlength=J) * structure.terms[pair[1], 1]
         cost += 2.0 * K * float(met @ met)
     return cost
-
-
-def _alike(structure: Structure, problem: LinearProblem) -> tuple[Array, ...]:
-    """Levels of a single term with the same Z'WZ, put together; empty for several terms.
-
-    Of the Z'W[X r] of such levels the density needs the sums of products only: no more rows
-    with the same ones than K (p + 1).
-
-    Returns
-    -------
-    (classes, K, K) blocks, (classes,) numbers of levels, (classes + 1,) where the rows of each
-    class begin, (rows, K, p + 1) rows
-    """
-    if len(structure.order) != 1:
-        none = np.zeros((0, 0, 0))
-        return none, np.zeros(0), np.zeros(1, dtype=np.int64), none
-    J, K = (int(v) for v in structure.terms[0, :2])
-    blocks, sums = problem.W.reshape(J, K * K), problem.zx.reshape(J, -1)
-    rounded = np.round(blocks / max(float(np.max(np.abs(blocks))), 1e-300), 13)
-    _, first, which, counts = np.unique(
-        rounded, axis=0, return_index=True, return_inverse=True, return_counts=True
-    )
-    members = np.split(sums[np.argsort(which, kind="stable")], np.cumsum(counts)[:-1])
-    rows = [np.linalg.qr(m, mode="r") if len(m) > m.shape[1] else m for m in members]
-    ends = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
-    return (
-        np.ascontiguousarray(blocks[first].reshape(-1, K, K)),
-        counts.astype(np.float64),
-        ends.astype(np.int64),
-        np.ascontiguousarray(np.concatenate(rows).reshape(ends[-1], K, -1)),
-    )
 
 
 def _prior(model: Model, R: Array, ols: Array) -> tuple[Array, float]:

@@ -14,85 +14,13 @@ import numpy as np
 from numba import njit
 
 from bayesglmm.laplace import kernels
+from bayesglmm.nuts.alike import factorise_alike, slopes_alike
+from bayesglmm.nuts.dense import backward, cholesky, forward, inverse
 from bayesglmm.nuts.scales import log_prior_scales, pull_back, unpack
 
-# Up to this size a plain loop is faster than LAPACK's calls.
-_SMALL = 24
 # Of the logs of standard deviations: far outside of what any data say, and no overflow.
 _FARTHEST = 100.0
 _SHARPNESS = 2.0  # of the elbow
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _cholesky(A):
-    """The lower Cholesky factor of A in place, the rest zero; False if it is not positive."""
-    n = len(A)
-    if n > _SMALL:
-        try:
-            A[:] = np.linalg.cholesky(A)
-        except Exception:  # what LAPACK says is all that can be caught here
-            return False
-        return True
-    for i in range(n):
-        for j in range(i + 1):
-            total = A[i, j]
-            for k in range(j):
-                total -= A[i, k] * A[j, k]
-            if i == j:
-                if not total > 0.0:
-                    return False
-                A[i, i] = math.sqrt(total)
-            else:
-                A[i, j] = total / A[j, j]
-        for j in range(i + 1, n):
-            A[i, j] = 0.0
-    return True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _inverse(L, out):
-    """out = (L L')^-1."""
-    n = len(L)
-    if n > _SMALL:
-        half = np.linalg.inv(L)
-        out[:] = half.T @ half
-        return
-    half = np.zeros((n, n))
-    for j in range(n):
-        for i in range(j, n):
-            total = 1.0 if i == j else 0.0
-            for k in range(j, i):
-                total -= L[i, k] * half[k, j]
-            half[i, j] = total / L[i, i]
-    for i in range(n):
-        for j in range(i + 1):
-            total = 0.0
-            for k in range(i, n):
-                total += half[k, i] * half[k, j]
-            out[i, j] = total
-            out[j, i] = total
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _forward(L, first, R):
-    """L^-1 R in place, for the rows of R (effects, m) from ``first`` on."""
-    for i in range(len(L)):
-        for k in range(R.shape[1]):
-            total = R[first + i, k]
-            for j in range(i):
-                total -= L[i, j] * R[first + j, k]
-            R[first + i, k] = total / L[i, i]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _backward(L, first, R):
-    """L'^-1 R in place, for the rows of R (effects, m) from ``first`` on."""
-    for i in range(len(L) - 1, -1, -1):
-        for k in range(R.shape[1]):
-            R[first + i, k] /= L[i, i]
-        for j in range(i):
-            for k in range(R.shape[1]):
-                R[first + j, k] -= L[i, j] * R[first + i, k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -141,13 +69,13 @@ def _factorise(s, d, lam, H, S, R, fixed):
         for i in range(q):
             for j in range(i):
                 S[j, i] = S[i, j]
-        if not _cholesky(S):
+        if not cholesky(S):
             return math.nan
         for i in range(q):
             logdet += 2.0 * math.log(S[i, i])
     kernels.scale_sums(s, lam, zx, R)
     kernels.solve_down(s, H, R)
-    _forward(S, len(R) - q, R)
+    forward(S, len(R) - q, R)
     for i in range(len(R)):
         for a in range(m):
             for b in range(m):
@@ -163,19 +91,19 @@ def _slopes(s, d, lam, H, S, R, weight, slopes):
     """
     W, zx = d[3], d[4]
     q, m, n_chain = len(S), R.shape[1], s[10]
-    inverse, E = np.empty((q, q)), np.empty(len(H))
+    Sinv, E = np.empty((q, q)), np.empty(len(H))
     if q:
-        _inverse(S, inverse)
+        inverse(S, Sinv)
         if d[2][0]:
             X = np.empty((len(zx) - q, q))
             kernels.spread(s, H, X)
-            kernels.collect(s, X @ inverse, E)
+            kernels.collect(s, X @ Sinv, E)
         else:
             for h in range(n_chain, len(s[0])):
-                kernels.gather_rows(s, H, inverse, E, h, 0, s[0][h, 0])
-    kernels.selected_inverse(s, H, inverse, E)
+                kernels.gather_rows(s, H, Sinv, E, h, 0, s[0][h, 0])
+    kernels.selected_inverse(s, H, Sinv, E)
     kernels.logdet_slopes(s, lam, W, E, slopes)
-    _backward(S, len(R) - q, R)
+    backward(S, len(R) - q, R)
     kernels.solve_up(s, H, R)
     B, left, weighted = np.empty_like(R), np.empty_like(R), np.zeros_like(R)
     kernels.scale_effects(s, lam, R, B)
@@ -186,98 +114,6 @@ def _slopes(s, d, lam, H, S, R, weight, slopes):
             for b in range(m):
                 weighted[i, b] += value * weight[a, b]
     kernels.outer_sums(s, weighted, R, slopes)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _factorise_alike(d, lam, D, R, fixed):
-    """`_factorise` for a single term, where levels alike were put together.
-
-    D (classes, K, K) receives Lambda H^-1, R (rows, K, p + 1) H^-1 Lambda'sums.
-    """
-    blocks, counts, ends, sums = d[8], d[9], d[10], d[11]
-    K, m = blocks.shape[1], sums.shape[2]
-    A = lam.reshape(K, K)
-    H, half, v = np.empty((K, K)), np.empty((K, K)), np.empty((K, m))
-    logdet = 0.0
-    for c in range(len(blocks)):
-        for a in range(K):
-            for b in range(K):
-                total = 0.0
-                for k in range(a, K):
-                    total += A[k, a] * blocks[c, k, b]
-                half[a, b] = total  # A'W
-        for a in range(K):
-            for b in range(a + 1):
-                total = 1.0 if a == b else 0.0
-                for k in range(b, K):
-                    total += half[a, k] * A[k, b]
-                for k in range(b):
-                    total -= H[a, k] * H[b, k]
-                if a == b:
-                    if not total > 0.0:
-                        return math.nan
-                    H[a, a] = math.sqrt(total)
-                    logdet += 2.0 * counts[c] * math.log(H[a, a])
-                else:
-                    H[a, b] = total / H[b, b]
-        for b in range(K):  # L^-1 A', then Lambda H^-1 from it
-            for a in range(K):
-                total = A[b, a] if a <= b else 0.0
-                for k in range(a):
-                    total -= H[a, k] * half[k, b]
-                half[a, b] = total / H[a, a]
-            for a in range(K - 1, -1, -1):
-                total = half[a, b]
-                for k in range(a + 1, K):
-                    total -= H[k, a] * D[c, b, k]
-                D[c, b, a] = total / H[a, a]
-        for r in range(ends[c], ends[c + 1]):
-            for a in range(K):
-                for x in range(m):
-                    total, whole = 0.0, 0.0
-                    for k in range(K):
-                        total += half[a, k] * sums[r, k, x]
-                        whole += D[c, k, a] * sums[r, k, x]
-                    v[a, x] = total
-                    R[r, a, x] = whole
-            for a in range(K):
-                for x in range(m):
-                    for y in range(m):
-                        fixed[x, y] -= v[a, x] * v[a, y]
-    return logdet
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _slopes_alike(d, lam, D, R, weight, slopes):
-    """`_slopes` for a single term, D and R as `_factorise_alike` left them."""
-    blocks, counts, ends, sums = d[8], d[9], d[10], d[11]
-    K, m = blocks.shape[1], sums.shape[2]
-    A, G = lam.reshape(K, K), slopes.reshape(K, K)
-    WA, left = np.empty((K, K)), np.empty(m)
-    G[:] = 0.0
-    for c in range(len(blocks)):
-        for a in range(K):
-            for b in range(K):
-                total, along = 0.0, 0.0
-                for k in range(K):
-                    along += blocks[c, a, k] * D[c, k, b]
-                    if k >= b:
-                        total += blocks[c, a, k] * A[k, b]
-                WA[a, b] = total
-                G[a, b] += counts[c] * along
-        for r in range(ends[c], ends[c + 1]):
-            for a in range(K):
-                for x in range(m):
-                    total = sums[r, a, x]
-                    for k in range(K):
-                        total -= WA[a, k] * R[r, k, x]
-                    left[x] = total
-                for y in range(m):
-                    total = 0.0
-                    for x in range(m):
-                        total += left[x] * weight[x, y]
-                    for b in range(K):
-                        G[a, b] += total * R[r, b, y]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -302,9 +138,9 @@ def _coefficients(sigma, d, fixed, weight):
     prior, n, p, variance = d[6], d[7][0], len(fixed) - 1, sigma * sigma
     L, cov, own = np.empty((p, p)), np.empty((p, p)), np.empty(p + 1)
     L[:] = fixed[:p, :p]
-    if not _cholesky(L):
+    if not cholesky(L):
         return math.nan, math.nan
-    _inverse(L, cov)
+    inverse(L, cov)
     rss, logdet = fixed[p, p], 0.0
     for a in range(p):
         total = 0.0
@@ -342,10 +178,10 @@ def log_posterior(t, s, c, d, gradient):
     _penalised(sigma, d, fixed)
     if F == 1:
         D, U = np.empty(d[8].shape), np.empty(d[11].shape)
-        logdet = _factorise_alike(d, lam, D, U, fixed)
+        logdet = factorise_alike(d, lam, D, U, fixed)
         value, through = _coefficients(sigma, d, fixed, weight)
         if math.isfinite(value):
-            _slopes_alike(d, lam, D, U, weight, slopes)
+            slopes_alike(d, lam, D, U, weight, slopes)
     else:
         H, S, R = np.empty(len(d[3])), np.empty((q, q)), np.empty(d[4].shape)
         logdet = _factorise(s, d, lam, H, S, R, fixed)
@@ -475,20 +311,20 @@ def draw_effects(t, s, c, d, draws):
         _penalised(sigma, d, fixed)
         logdet = _factorise(s, d, lam, H, S, R, fixed)
         L[:] = fixed[:p, :p]
-        if math.isnan(logdet) or not _cholesky(L):
+        if math.isnan(logdet) or not cholesky(L):
             draws[row] = math.nan
             continue
         delta[:, 0] = fixed[:p, p]
-        _forward(L, 0, delta)
+        forward(L, 0, delta)
         for a in range(p):
             delta[a, 0] += sigma * draws[row, effects + a]
-        _backward(L, 0, delta)
+        backward(L, 0, delta)
         for i in range(effects):
             u[i, 0] = R[i, p] + sigma * draws[row, i]
             for a in range(p):
                 u[i, 0] -= R[i, a] * delta[a, 0]
         if effects:
-            _backward(S, effects - q, u)
+            backward(S, effects - q, u)
             kernels.solve_up(s, H, u)
             kernels.scale_effects(s, lam, u, scaled)
             draws[row, :effects] = scaled[:, 0]
