@@ -125,23 +125,20 @@ class Integrated:
         t = self.parameters(x)
         p, effects = len(self.ols), self.structure.effects
         draws = np.random.default_rng(seed).standard_normal((len(t), effects + p))
+        lifts = [self.lifts[f].ravel() for f in self.structure.order]
+        lift = np.concatenate([np.zeros(0), *lifts])
         with blas_threads(0):
-            kernels.draw_effects(t, *self.arrays, draws)
+            kernels.draw_effects(t, *self.arrays, lift, self.root_x, self.ols, draws)
         parts = self.structure.split(draws[:, :effects].T)
         factors, sigma = self.scales.unpack(t)
-        beta = draws[:, effects:]
-        if p:
-            beta = solve_triangular(self.root_x, (beta + self.ols).T).T
-        out = {"beta": beta}
-        for term, factor, T, part in zip(
-            self.model.design.random, factors, self.lifts, parts, strict=True
-        ):
+        out = {"beta": draws[:, effects:].copy()}
+        for term, factor, part in zip(self.model.design.random, factors, parts, strict=True):
             sd = np.sqrt(np.sum(factor**2, axis=2))
             out[f"sd_{term.name}"] = sd
             if term.correlated and term.K > 1:
                 unit = factor / sd[:, :, None]
                 out[f"corr_{term.name}"] = unit @ unit.transpose(0, 2, 1)
-            out[f"b_{term.name}"] = np.ascontiguousarray(np.einsum("kc,jcm->mjk", T, part))
+            out[f"b_{term.name}"] = np.ascontiguousarray(part.transpose(2, 0, 1))
         return {**out, "sigma": sigma}
 
     def coordinates(self, values: Mapping[str, Array]) -> Array:
@@ -223,7 +220,7 @@ def integrated(model: Model) -> Integrated | None:
         scales,
         structure,
         columns.transforms,
-        columns.R,
+        np.ascontiguousarray(columns.R),
         problem.ols,
         arrays,
         *found,

@@ -284,12 +284,12 @@ def log_density(x, s, c, d, centre, root, elbows, gradient):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def draw_effects(t, s, c, d, draws):
+def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
     """Exact draws of (b, beta) given every row of t (m, size).
 
-    ``draws`` (m, effects + p) holds standard normals and becomes the effects, in standardised
-    columns and order of elimination, and the coefficients, in orthonormal columns and less the
-    least-squares ones; NaN where they cannot be computed.
+    ``draws`` (m, effects + p) holds standard normals and becomes the effects, in order of
+    elimination, and the coefficients; NaN where they cannot be computed. ``lifts`` are the T_f
+    one after the other; ``root_x`` and ``ols`` carry the coefficients from orthonormal columns.
     """
     zx, xx, q = d[4], d[5], int(d[7][2])
     m, p, effects = len(t), len(xx) - 1, len(zx)
@@ -327,5 +327,18 @@ def draw_effects(t, s, c, d, draws):
             backward(S, effects - q, u)
             kernels.solve_up(s, H, u)
             kernels.scale_effects(s, lam, u, scaled)
-            draws[row, :effects] = scaled[:, 0]
-        draws[row, effects:] = delta[:, 0]
+            at = 0
+            for f in range(len(s[0])):  # b = T b*, T lower triangular
+                J, K, first = s[0][f, 0], s[0][f, 1], s[0][f, 2]
+                for j in range(J):
+                    for k in range(K):
+                        total = 0.0
+                        for a in range(k + 1):
+                            total += lifts[at + k * K + a] * scaled[first + j * K + a, 0]
+                        draws[row, first + j * K + k] = total
+                at += K * K
+        for a in range(p - 1, -1, -1):
+            total = ols[a] + delta[a, 0]
+            for k in range(a + 1, p):
+                total -= root_x[a, k] * draws[row, effects + k]
+            draws[row, effects + a] = total / root_x[a, a]
