@@ -94,7 +94,7 @@ def surface(design: Design, likelihood: Likelihood, nagq: int, unit: float) -> S
         model, 1 on a link scale.
     """
     columns, covariance = (
-        coordinates(design, structure_of(design.random), _lower),
+        coordinates(design, structure_of(design.random), lower_whitening),
         covariance_of(design.random),
     )
     R, lifts = columns.R, columns.transforms
@@ -143,7 +143,7 @@ def threads(design: Design) -> AbstractContextManager[object]:
     return blas_threads(structure_of(design.random).q if design.random else 0)
 
 
-def _lower(Z: Array, correlated: bool) -> Array:
+def lower_whitening(Z: Array, correlated: bool) -> Array:
     """T with orthonormal columns Z T, lower triangular (diagonal for ``||``)."""
     rms = np.sqrt(np.mean(Z * Z, axis=0))
     T = np.diag(1.0 / np.where(rms > 0.0, rms, 1.0))
