@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from bayesglmm.fit import Fit
 from bayesglmm.model import Model
+from bayesglmm.nuts import Sampled
 from bayesglmm.nuts.diagnostics import Diagnostics
 from bayesglmm.nuts.options import NUTS
-from bayesglmm.nuts.sampler import Sampled
 from bayesglmm.posterior.sampled import SampledPosterior
 from bayesglmm.pymc_model import coordinates_of, level_dim
 

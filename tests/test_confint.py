@@ -10,7 +10,7 @@ from xarray import Dataset
 
 import bayesglmm as bg
 from bayesglmm.errors import ChoiceError
-from bayesglmm.nuts.sampler import Sampled
+from bayesglmm.nuts import Sampled
 from bayesglmm.post.confint import Method
 from bayesglmm.posterior.sampled import SampledPosterior
 from bayesglmm.tables.table import Table

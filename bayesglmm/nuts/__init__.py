@@ -1,7 +1,7 @@
-"""The full posterior by the No-U-Turn sampler."""
+"""The full posterior by the No-U-Turn sampler; `sampler.py` loads the compiled kernels."""
 
 from bayesglmm.nuts.diagnostics import Diagnostics
 from bayesglmm.nuts.options import NUTS
-from bayesglmm.nuts.sampler import Sampled, sample
+from bayesglmm.nuts.sampled import Sampled
 
-__all__ = ["NUTS", "Diagnostics", "Sampled", "sample"]
+__all__ = ["NUTS", "Diagnostics", "Sampled"]

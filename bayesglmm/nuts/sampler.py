@@ -16,13 +16,15 @@ from bayesglmm.errors import BayesglmmError, BayesglmmWarning, ChoiceError, near
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import component_values, components, covariance_of
 from bayesglmm.nuts.coordinates import Coordinates, laplace_coordinates
-from bayesglmm.nuts.diagnostics import Diagnostics, diagnose
+from bayesglmm.nuts.diagnostics import diagnose
 from bayesglmm.nuts.laplace_model import build_in_coordinates
+from bayesglmm.nuts.marginal import marginal_target
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.others import check_installed, sample_other
 from bayesglmm.nuts.proper import check_proper
 from bayesglmm.nuts.pytensor_target import pytensor_target
 from bayesglmm.nuts.run import Drawn, finished, run
+from bayesglmm.nuts.sampled import Sampled
 from bayesglmm.nuts.store import Store, Used, open_store, specification
 from bayesglmm.nuts.target import Target
 from bayesglmm.nuts.tree import build_tree, parameter_names
@@ -38,43 +40,6 @@ _LOW_RANK_LIMIT = 100
 _RELIABILITY = 1.0 / 3.0
 
 _TUNE_LAPLACE, _TUNE_PLAIN = 300, 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """A finished run.
-
-    Attributes
-    ----------
-    tree
-        ArviZ DataTree with ``posterior``, ``sample_stats``, ``observed_data``.
-    options
-        As asked for, with the seed, the coordinates, the warm-up and the number of draws that
-        were used.
-    centred
-        Parameterisation used for each random-effects term in plain coordinates.
-    diagnostics
-        What the run says of itself.
-    compile_seconds, sample_seconds
-        Wall time.
-    kind
-        The coordinates that were sampled, in words.
-    interrupted
-        Whether the run was ended by hand, with the draws so far.
-    """
-
-    tree: Any
-    options: NUTS
-    centred: Mapping[str, bool]
-    diagnostics: Diagnostics
-    compile_seconds: float
-    sample_seconds: float
-    kind: str = ""
-    interrupted: bool = False
-
-    def values(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Draws of one variable, (chains, draws, ...)."""
-        return np.asarray(self.tree["posterior"][name].values, dtype=np.float64)
 
 
 def choose_coordinates(model: Model, options: NUTS) -> Coordinates | None:
@@ -222,6 +187,11 @@ def choose_route(model: Model, options: NUTS) -> Route:
     """The fastest way to the posterior that the model and the options allow."""
     if options.sampler != "nutpie" and options.coordinates == "auto":
         options = replace(options, coordinates="plain")  # an independent check is wanted
+    if options.sampler == "nutpie" and options.coordinates != "plain" and options.centred == "auto":
+        integrated = marginal_target(model)
+        if integrated is not None:
+            tune = options.tune or _TUNE_LAPLACE
+            return on_target(integrated, options, {}, {"coordinates": "laplace", "tune": tune})
     coordinates = choose_coordinates(model, options)
     centred = {} if coordinates else choose_centring(model, options)
     pymc_model = _pymc_model(model, coordinates, centred)

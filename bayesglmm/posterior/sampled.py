@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.laplace.covariance import components, covariance_of
-from bayesglmm.nuts.sampler import Sampled
+from bayesglmm.nuts import Sampled
 from bayesglmm.posterior.draws import Draws
 
 Array = NDArray[np.float64]

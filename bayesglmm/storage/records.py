@@ -39,9 +39,9 @@ def _records() -> Mapping[str, type]:
     from bayesglmm.laplace.estimate import Estimate
     from bayesglmm.laplace.options import ML
     from bayesglmm.laplace.outcome import Outcome
+    from bayesglmm.nuts import Sampled
     from bayesglmm.nuts.diagnostics import Diagnostics
     from bayesglmm.nuts.options import NUTS
-    from bayesglmm.nuts.sampler import Sampled
     from bayesglmm.posterior.ml import MLPosterior
     from bayesglmm.posterior.sampled import SampledPosterior
 

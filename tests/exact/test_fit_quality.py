@@ -16,7 +16,7 @@ import bayesglmm as bg
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import covariance_of
-from bayesglmm.nuts.sampler import Sampled
+from bayesglmm.nuts import Sampled
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 

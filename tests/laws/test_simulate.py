@@ -21,7 +21,7 @@ from bayesglmm.errors import (
     FormulaError,
 )
 from bayesglmm.families import FAMILIES, LINKS, Link
-from bayesglmm.nuts.sampler import Sampled
+from bayesglmm.nuts import Sampled
 from bayesglmm.posterior.sampled import SampledPosterior
 
 TINY = 1e-9

@@ -12,8 +12,8 @@ import pytest
 import xarray as xr
 
 import bayesglmm as bg
+from bayesglmm.nuts import Sampled
 from bayesglmm.nuts.diagnostics import Diagnostics
-from bayesglmm.nuts.sampler import Sampled
 from bayesglmm.posterior.sampled import SampledPosterior
 
 RNG = np.random.default_rng(2)
