@@ -17,6 +17,7 @@ from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 
 if TYPE_CHECKING:
+    from bayesglmm.approximate import LaplaceDiagnostics
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
     from bayesglmm.post.bootstrap import Bootstrap
@@ -39,7 +40,7 @@ class Fit:
     model
         What was fitted.
     estimator
-        How: :class:`bayesglmm.ML` or :class:`bayesglmm.NUTS`.
+        How: :class:`bayesglmm.ML`, :class:`bayesglmm.Laplace` or :class:`bayesglmm.NUTS`.
     posterior
         What is known of the parameters: estimates with covariance, or draws.
     """
@@ -275,8 +276,8 @@ class Fit:
         return self._ml("outcome").estimate.outcome
 
     @property
-    def diagnostics(self) -> Diagnostics:
-        """Convergence diagnostics of a NUTS fit, over all parameters."""
+    def diagnostics(self) -> Diagnostics | LaplaceDiagnostics:
+        """How far to trust draws: convergence of a NUTS fit, k-hat of Laplace's approximation."""
         return self._draws("diagnostics").run.diagnostics
 
     @property
@@ -285,7 +286,7 @@ class Fit:
         return self.posterior.beta.covariance()
 
     def to_arviz(self) -> Any:
-        """The draws of a NUTS fit as an ArviZ DataTree with named dims and coords."""
+        """The draws of a Bayesian fit as an ArviZ DataTree with named dims and coords."""
         return self._draws("to_arviz").run.tree
 
     def _ml(self, what: str) -> MLPosterior:
@@ -298,8 +299,8 @@ class Fit:
     def _draws(self, what: str) -> SampledPosterior:
         if not isinstance(self.posterior, SampledPosterior):
             raise ChoiceError(
-                f"{what} belongs to a fit by sampling; this one is {self.method}. "
-                'Use model.fit("nuts").'
+                f"{what} belongs to a Bayesian fit; this one is {self.method}. "
+                'Use model.fit("nuts") or model.fit("laplace").'
             )
         return self.posterior
 

@@ -114,7 +114,12 @@ class Border:
 
 
 def conditional_modes(
-    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float = 1.0
+    problem: Problem,
+    beta: Array,
+    lam: Array,
+    start: Array,
+    sigma: float = 1.0,
+    exact: float = EXACT,
 ) -> Modes:
     """Modes of u given beta and Lambda.
 
@@ -127,20 +132,22 @@ def conditional_modes(
         replaced by zeros where they are worse.
     sigma
         Scale of the family, 1 where it has none.
+    exact
+        The squared Newton decrement that counts as none.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         If H is not positive definite at the mode found.
     """
-    found = _chain_newton(problem, beta, lam, start, sigma)
+    found = _chain_newton(problem, beta, lam, start, sigma, exact)
     if found is not None:
         return found
-    return _newton(problem, beta, lam, start, sigma, joint=False)[0]
+    return _newton(problem, beta, lam, start, sigma, joint=False, exact=exact)[0]
 
 
 def _chain_newton(
-    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float
+    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float, exact: float
 ) -> Modes | None:
     """The same in one compiled loop, where there is no trailing part and the family is compiled.
 
@@ -155,7 +162,7 @@ def _chain_newton(
     b, eta, l, score = np.empty_like(u), np.empty(n), np.empty((4, n)), np.empty_like(u)
     W, H = np.empty(structure.values), np.empty(structure.values)
     s, Z = structure.arrays, problem.columns.Z
-    limits = (EXACT, _FAR, _MAX_STEPS)
+    limits = (exact, _FAR, _MAX_STEPS)
     status, f, logdet = kernels.chain_modes(
         s, lam, Z, fixed, model, sigma, *limits, u, b, eta, l, score, W, H
     )

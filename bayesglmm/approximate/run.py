@@ -1,0 +1,228 @@
+"""Approximate the posterior of a model: find its mode, propose around it, weigh, resample."""
+
+from __future__ import annotations
+
+import secrets
+import time
+import warnings
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesglmm.approximate.density import Completed, LogPosterior, log_posterior
+from bayesglmm.approximate.diagnostics import MAX_K_HAT, LaplaceDiagnostics, notes_on
+from bayesglmm.approximate.options import Laplace
+from bayesglmm.approximate.proposal import Proposal, proposal_at
+from bayesglmm.approximate.variables import named, parameter_names, tree_of
+from bayesglmm.approximate.weights import (
+    Weights,
+    effective,
+    estimated_shift,
+    resample,
+    shift,
+    smoothed,
+)
+from bayesglmm.errors import BayesglmmWarning, FitError
+from bayesglmm.laplace.optimise import Optimum, maximise
+from bayesglmm.laplace.structure import Array, structure_of
+from bayesglmm.laplace.threads import blas_threads, workers
+
+if TYPE_CHECKING:
+    from bayesglmm.model import Model
+
+_PILOT = 100
+_MOST_CANDIDATES = 16
+_NOISE = 0.3  # variance of a log weight that candidates may leave
+_HOPELESS = 10.0  # variance, with one pair of them, that they cannot bring down to that
+_WORK = 12e6  # rows and terms visited, in all: about half a second
+_FEWEST = 500
+_SOUND = 0.2  # share of the effective draws that exact weights must keep, to be preferred
+
+
+@dataclass(frozen=True, slots=True)
+class Approximated:
+    """A finished approximation.
+
+    Attributes
+    ----------
+    model
+        What was fitted.
+    variables
+        Draws by name, (1, draws, ...), as NUTS names them.
+    options
+        As asked for, with the seed and the proposals that were used.
+    diagnostics
+        What the approximation says of itself.
+    mode
+        Covariance parameters t (log sds, atanh partial correlations, log sigma; see
+        `bayesglmm.nuts.scales`) and, unless they are integrated out (Gaussian response),
+        coefficients at the marginal mode, and the log posterior there, up to no constant that
+        depends on them.
+    """
+
+    model: Model
+    variables: Mapping[str, Array]
+    options: Laplace
+    diagnostics: LaplaceDiagnostics
+    mode: Optimum
+
+    def values(self, name: str) -> Array:
+        """Draws of one variable, (1, draws, ...)."""
+        return self.variables[name]
+
+    @property
+    def tree(self) -> Any:
+        """The draws as an ArviZ DataTree."""
+        return tree_of(self.model, self.variables)
+
+
+def approximate(model: Model, options: Laplace) -> Approximated:
+    """Approximate the posterior.
+
+    Raises
+    ------
+    ChoiceError
+        If quadrature is asked for where it does not apply.
+    FitError
+        If the posterior has no mode: it is improper, or cannot be computed.
+
+    Warns
+    -----
+    BayesglmmWarning
+        If the diagnostics say that the draws should not be trusted, with the remedy.
+    """
+    began = time.perf_counter()
+    seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
+    with blas_threads(structure_of(model.design.random).q if model.design.random else 0):
+        posterior = log_posterior(model, options.nagq)
+        mode = find_mode(posterior)
+        proposal = proposal_at(posterior, mode)
+        count = options.proposals or _affordable(model, posterior, options.draws)
+        rng = np.random.default_rng([seed, 0])
+        y, log_q = proposal.draw(count, rng)
+        candidates = _candidates(posterior, proposal, y, seed)
+        done = _complete(posterior, proposal, y, candidates, seed)
+    x = np.array([np.concatenate([at.t, at.beta]) for at in done])
+    value = np.array([at.value for at in done]) - log_q
+    exact = np.array([at.exact for at in done]) - log_q
+    by_laplace = smoothed(value)
+    by_exact = smoothed(exact) if posterior.approximates else by_laplace
+    chosen = _chosen(options, by_laplace, by_exact)
+    weights = by_exact if chosen == "exact" else by_laplace
+    taken = resample(weights, options.draws, rng)
+    if not posterior.approximates:
+        off = 0.0, ""
+    elif chosen == "exact":
+        off = _largest(model, shift(x, by_laplace.values, by_exact.values))
+    else:
+        usable = by_laplace.values > 0.0
+        found, error = estimated_shift(
+            x[usable], (exact - value)[usable], by_laplace.values[usable]
+        )
+        off = _largest(model, np.where(np.abs(found) > 2.0 * error, found, 0.0))
+    worth = effective(weights, options.draws)
+    diagnostics = LaplaceDiagnostics(
+        weights=chosen,
+        k_hat=weights.k_hat,
+        k_hat_exact=by_exact.k_hat,
+        k_hat_laplace=by_laplace.k_hat,
+        shift=off,
+        effective=worth,
+        distinct=len(np.unique(taken)),
+        proposals=count,
+        candidates=candidates,
+        seconds=time.perf_counter() - began,
+        notes=notes_on(chosen, weights.k_hat, worth, off),
+    )
+    if diagnostics.notes:
+        warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
+    b = np.array([done[k].b for k in taken]).reshape(len(taken), -1)
+    return Approximated(
+        model,
+        named(model, x[taken], b),
+        replace(options, seed=seed, proposals=count),
+        diagnostics,
+        mode,
+    )
+
+
+def find_mode(posterior: LogPosterior) -> Optimum:
+    """The top of a log posterior.
+
+    Raises
+    ------
+    FitError
+        If there is none.
+    """
+    best = maximise(posterior, posterior.start, posterior.scale)
+    if not np.isfinite(best.value):
+        raise FitError("the posterior is not finite at the starting values; rescale covariates")
+    curved = best.curvature * np.outer(posterior.scale, posterior.scale)
+    if not best.converged or np.linalg.eigvalsh(-curved)[0] <= 0.0:
+        raise FitError(
+            "the posterior has no mode that could be found: flat priors may leave it improper. "
+            'Give proper priors (the default ones are), or use fit("nuts")'
+        )
+    return best
+
+
+def _affordable(model: Model, posterior: LogPosterior, draws: int) -> int:
+    """How many points to weigh, from the cost of one."""
+    terms = model.design.random
+    rows = 50 if model.likelihood.is_linear else model.design.n
+    cost = float(rows * (1 + len(terms))) + sum(term.J * term.K**2 for term in terms)
+    if len(terms) > 1:
+        cost += structure_of(terms).q ** 3 / 50.0
+    return int(min(draws, max(_FEWEST, _WORK / cost)))
+
+
+def _candidates(posterior: LogPosterior, proposal: Proposal, y: Array, seed: int) -> int:
+    """How many draws of the random effects to try at each point, from a few of them."""
+    if not posterior.approximates:
+        return 1
+    pilot = _complete(posterior, proposal, y[:_PILOT], 2, seed)
+    ratios = np.array([at.exact - at.value for at in pilot])
+    ratios = ratios[np.isfinite(ratios)]
+    # What moves with the parameters is no noise; the median is deaf to outliers.
+    spread = float(np.median(np.abs(ratios - np.median(ratios))) * 1.4826) ** 2
+    if spread > _HOPELESS:
+        return 2
+    return int(np.clip(2 * np.ceil(spread / _NOISE), 2, _MOST_CANDIDATES))
+
+
+def _complete(
+    posterior: LogPosterior, proposal: Proposal, y: Array, candidates: int, seed: int
+) -> list[Completed]:
+    """All points, each from a stream of its own: threads do not change the draws."""
+
+    def one(k: int) -> Completed:
+        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, k]))
+        x = proposal.point(y[k])
+        try:
+            return posterior.complete(x, proposal.guess(y[k]), candidates, rng)
+        except (np.linalg.LinAlgError, FloatingPointError):
+            return posterior.nothing(x)
+
+    def part(begin: int, end: int) -> list[Completed]:
+        return [one(k) for k in range(begin, end)]
+
+    threads = workers()
+    cuts = [len(y) * k // (8 * threads) for k in range(8 * threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(part, cuts[:-1], cuts[1:])
+        return [at for some in parts for at in some]
+
+
+def _chosen(options: Laplace, by_laplace: Weights, by_exact: Weights) -> Any:
+    if options.weights != "auto":
+        return options.weights
+    sound = by_exact.k_hat <= MAX_K_HAT and by_exact.size >= _SOUND * by_laplace.size
+    return "exact" if sound else "laplace"
+
+
+def _largest(model: Model, shifts: Array) -> tuple[float, str]:
+    k = int(np.argmax(np.abs(shifts)))
+    return float(np.abs(shifts[k])), parameter_names(model)[k]
