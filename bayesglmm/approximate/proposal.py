@@ -2,7 +2,8 @@
 
 A log sd that the data hardly tell from zero has a posterior with a long left tail. Each axis has
 one scale to either side (Geweke 1989, doi:10.2307/1913710, section 3), found from how far the
-log posterior falls; the tails are those of a t.
+log posterior falls; the tails are those of a t. Once some points are weighed, axes and scales can
+be those of the weighed points.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import numpy as np
 from scipy.special import gammaln
 
 from bayesglmm.approximate.density import LogPosterior
+from bayesglmm.approximate.weights import Weights
 from bayesglmm.laplace.optimise import Optimum
 from bayesglmm.laplace.structure import Array
 
-DEGREES = 6.0
+_DEGREES = 6.0
 _REACH = 2.0  # standard deviations at which the scales are measured
-_SCALES = (0.4, 4.0)  # smallest and largest, in standard deviations
+_SCALES = (0.3, 4.0)  # smallest and largest, in standard deviations
 _GUIDED = 3.0
+_TRUSTED = 5.0  # effective points per parameter at which their covariance counts for half
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,82 +35,119 @@ class Proposal:
         (d,) and (d, d): a point is ``centre + axes @ y``.
     low, high
         (d,) scales of y below and above zero.
-    df
-        Degrees of freedom.
-    modes
-        (3, effects, d): modes of the random effects as a quadratic in y, its constant in the
-        first column of the first.
     """
 
     centre: Array
     axes: Array
     low: Array
     high: Array
-    df: float
-    modes: Array
 
-    def draw(self, m: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """(m, d) y, and their log-densities (as densities of x)."""
+    def draw(self, m: int, rng: np.random.Generator) -> Array:
+        """(m, d) points."""
         d = len(self.centre)
-        stretch = np.sqrt(self.df / rng.chisquare(self.df, m))
+        stretch = np.sqrt(_DEGREES / rng.chisquare(_DEGREES, m))
         z = np.abs(rng.standard_normal((m, d)) * stretch[:, None])
         # Sides in proportion to their scales: the density has no step at the centre.
         above = rng.random((m, d)) < self.high / (self.low + self.high)
-        y = np.where(above, self.high, -self.low) * z
-        return y, self._log_density(z)
+        return self.centre + np.where(above, self.high, -self.low) * z @ self.axes.T
 
-    def _log_density(self, z: Array) -> Array:
-        d, df = len(self.centre), self.df
-        constant = gammaln(0.5 * (df + d)) - gammaln(0.5 * df) - 0.5 * d * np.log(df * np.pi)
-        volume = float(np.linalg.slogdet(self.axes)[1])
-        volume += float(np.sum(np.log(0.5 * (self.low + self.high))))
-        shape = -0.5 * (df + d) * np.log1p(np.sum(z * z, axis=1) / df)
-        return np.asarray(constant - volume + shape)
+    def coordinates(self, x: Array) -> Array:
+        """y of points (m, d)."""
+        return np.asarray(np.linalg.solve(self.axes, (x - self.centre).T).T)
 
-    def point(self, y: Array) -> Array:
-        """(d,) x of one y."""
-        return np.asarray(self.centre + self.axes @ y)
+    def log_density(self, x: Array) -> Array:
+        """(m,) log-density at points (m, d)."""
+        d, y = len(self.centre), self.coordinates(x)
+        z = y / np.where(y > 0.0, self.high, self.low)
+        constant = gammaln(0.5 * (_DEGREES + d)) - gammaln(0.5 * _DEGREES)
+        constant -= 0.5 * d * np.log(_DEGREES * np.pi) + np.linalg.slogdet(self.axes)[1]
+        constant -= np.sum(np.log(0.5 * (self.low + self.high)))
+        shape = -0.5 * (_DEGREES + d) * np.log1p(np.sum(z * z, axis=1) / _DEGREES)
+        return np.asarray(constant + shape)
 
-    def guess(self, y: Array) -> Array:
-        """(effects,) about where the modes of the random effects are."""
+
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """About where the modes of the random effects are, as a quadratic in y of a proposal.
+
+    Attributes
+    ----------
+    proposal
+        Whose y.
+    constant, first, second
+        (effects,) at its centre, (effects, d) slopes and halved curvatures along its axes.
+    """
+
+    proposal: Proposal
+    constant: Array
+    first: Array
+    second: Array
+
+    def __call__(self, y: Array) -> Array:
+        """(effects,) at one y."""
         near = np.clip(y, -_GUIDED, _GUIDED)
-        constant, first, second = self.modes
-        return np.asarray(constant[:, 0] + first @ near + second @ near**2)
+        return np.asarray(self.constant + self.first @ near + self.second @ near**2)
 
 
-def proposal_at(posterior: LogPosterior, best: Optimum) -> Proposal:
+def proposal_at(posterior: LogPosterior, mode: Optimum) -> tuple[Proposal, Guide]:
     """The proposal for a posterior at its mode."""
     k, d = posterior.n_scales, posterior.size
-    covariance = np.linalg.inv(-best.curvature)
-    axes = np.zeros((d, d))
-    # The axes of the covariance parameters, along which the coefficients follow, and those of
-    # the coefficients given them: skewness is a matter of single parameters.
-    if k:
-        own = covariance[:k, :k]
-        axes[:, :k] = covariance[:, :k] @ np.linalg.solve(own, _root(own))
-    if d > k:
-        axes[k:, k:] = _root(np.linalg.inv(-best.curvature[k:, k:]))
-    top, centre = posterior.look(best.x)
+    axes = _axes(np.linalg.inv(-mode.curvature), k)
+    top, centre = posterior.look(mode.x)
     low, high = np.ones(d), np.ones(d)
-    modes = np.zeros((3, len(centre), d))
-    modes[0, :, :1] = centre[:, None]
+    first, second = np.empty((len(centre), d)), np.empty((len(centre), d))
     for a in range(d):
         sides = []
         for sign, scale in ((-1.0, low), (1.0, high)):
             try:
-                value, b = posterior.look(best.x + sign * _REACH * axes[:, a])
+                value, b = posterior.look(mode.x + sign * _REACH * axes[:, a])
             except np.linalg.LinAlgError:
                 value, b = -np.inf, centre
             fall = max(top - value, 1e-3)
             scale[a] = np.clip(_REACH / np.sqrt(2.0 * fall), *_SCALES)
             sides.append(b)
-        modes[1, :, a] = (sides[1] - sides[0]) / (2.0 * _REACH)
-        modes[2, :, a] = (sides[1] + sides[0] - 2.0 * centre) / (2.0 * _REACH**2)
-    return Proposal(best.x, axes, low, high, DEGREES, modes)
+        first[:, a] = (sides[1] - sides[0]) / (2.0 * _REACH)
+        second[:, a] = (sides[1] + sides[0] - 2.0 * centre) / (2.0 * _REACH**2)
+    proposal = Proposal(mode.x, axes, low, high)
+    return proposal, Guide(proposal, centre, first, second)
+
+
+def adapted(proposal: Proposal, x: Array, weights: Weights, k: int) -> Proposal:
+    """The proposal with the covariance and the scales of weighed points (m, d).
+
+    ``k`` is the number of covariance parameters, which come first. The centre stays at the mode.
+    """
+    away = x - proposal.centre
+    w = weights.values
+    share = weights.size / (weights.size + _TRUSTED * len(proposal.centre))
+    scale = 0.5 * (proposal.low + proposal.high)
+    before = (proposal.axes * scale**2) @ proposal.axes.T
+    axes = _axes(share * (away.T * w) @ away + (1.0 - share) * before, k)
+    y = np.linalg.solve(axes, away.T).T
+    # Of a split normal: the second moments of its sides are low^3 and high^3 over low + high.
+    below = np.maximum(w @ (y * y * (y < 0.0)), 1e-3)
+    above = np.maximum(w @ (y * y * (y > 0.0)), 1e-3)
+    ratio = np.cbrt(above / below)
+    low = np.sqrt(below * (1.0 + ratio))
+    return Proposal(proposal.centre, axes, np.clip(low, *_SCALES), np.clip(ratio * low, *_SCALES))
+
+
+def _axes(covariance: Array, k: int) -> Array:
+    """(d, d) axes: those of the first k, along which the others follow, and of the others.
+
+    Skewness is a matter of the covariance parameters, and of single coefficients.
+    """
+    axes = np.zeros_like(covariance)
+    own = covariance[:k, :k]
+    follow = np.linalg.solve(own, covariance[:k, k:]) if k else covariance[:k, k:]
+    axes[:k, :k] = _root(own)
+    axes[k:, :k] = follow.T @ axes[:k, :k]
+    axes[k:, k:] = _root(covariance[k:, k:] - covariance[k:, :k] @ follow)
+    return axes
 
 
 def _root(covariance: Array) -> Array:
     """Principal axes of the correlations, scaled: a square R with R R' the covariance."""
     sd = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(sd, sd))
-    return np.asarray(sd[:, None] * vectors * np.sqrt(values))
+    return np.asarray(sd[:, None] * vectors * np.sqrt(np.maximum(values, 1e-12)))

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesglmm.approximate.density import Completed, LogPosterior, log_posterior
+from bayesglmm.approximate.density import Completed, LogPosterior
 from bayesglmm.approximate.diagnostics import MAX_K_HAT, LaplaceDiagnostics, notes_on
+from bayesglmm.approximate.generalised import FixedPosterior, GeneralisedPosterior
+from bayesglmm.approximate.linear import LinearPosterior
 from bayesglmm.approximate.options import Laplace
-from bayesglmm.approximate.proposal import Proposal, proposal_at
+from bayesglmm.approximate.proposal import Guide, adapted, proposal_at
 from bayesglmm.approximate.variables import named, parameter_names, tree_of
 from bayesglmm.approximate.weights import (
     Weights,
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 _PILOT = 100
 _MOST_CANDIDATES = 16
-_NOISE = 0.3  # variance of a log weight that candidates may leave
+_FIRST = 5  # one point in five comes before the proposal is adapted
+_NOISE = 0.1  # variance of a log weight that candidates may leave
 _HOPELESS = 10.0  # variance, with one pair of them, that they cannot bring down to that
 _WORK = 12e6  # rows and terms visited, in all: about half a second
 _FEWEST = 500
@@ -99,12 +102,9 @@ def approximate(model: Model, options: Laplace) -> Approximated:
     with blas_threads(structure_of(model.design.random).q if model.design.random else 0):
         posterior = log_posterior(model, options.nagq)
         mode = find_mode(posterior)
-        proposal = proposal_at(posterior, mode)
         count = options.proposals or _affordable(model, posterior, options.draws)
         rng = np.random.default_rng([seed, 0])
-        y, log_q = proposal.draw(count, rng)
-        candidates = _candidates(posterior, proposal, y, seed)
-        done = _complete(posterior, proposal, y, candidates, seed)
+        done, log_q, candidates = _weighed(posterior, mode, count, seed, rng)
     x = np.array([np.concatenate([at.t, at.beta]) for at in done])
     value = np.array([at.value for at in done]) - log_q
     exact = np.array([at.exact for at in done]) - log_q
@@ -149,6 +149,13 @@ def approximate(model: Model, options: Laplace) -> Approximated:
     )
 
 
+def log_posterior(model: Model, nagq: int) -> LogPosterior:
+    """The log posterior that suits the model."""
+    if model.likelihood.is_linear:
+        return LinearPosterior(model)
+    return GeneralisedPosterior(model, nagq) if model.design.random else FixedPosterior(model)
+
+
 def find_mode(posterior: LogPosterior) -> Optimum:
     """The top of a log posterior.
 
@@ -179,11 +186,36 @@ def _affordable(model: Model, posterior: LogPosterior, draws: int) -> int:
     return int(min(draws, max(_FEWEST, _WORK / cost)))
 
 
-def _candidates(posterior: LogPosterior, proposal: Proposal, y: Array, seed: int) -> int:
+def _weighed(
+    posterior: LogPosterior, mode: Optimum, count: int, seed: int, rng: np.random.Generator
+) -> tuple[list[Completed], Array, int]:
+    """Points with what was integrated out, their log-densities as proposed, and the candidates.
+
+    The first points say where the others should better be proposed; all count as draws from the
+    mixture of both proposals (Veach & Guibas 1995, doi:10.1145/218380.218498).
+    """
+    first, guide = proposal_at(posterior, mode)
+    begin = max(count // _FIRST, 1)
+    x = first.draw(begin, rng)
+    candidates = _candidates(posterior, guide, x, seed)
+    done = _complete(posterior, guide, x, candidates, seed, 0)
+    weights = smoothed(np.array([at.value for at in done]) - first.log_density(x))
+    second = adapted(first, x, weights, posterior.n_scales)
+    rest = second.draw(count - begin, rng)
+    done += _complete(posterior, guide, rest, candidates, seed, begin)
+    x = np.concatenate([x, rest])
+    share = begin / count
+    log_q = np.logaddexp(
+        np.log(share) + first.log_density(x), np.log1p(-share) + second.log_density(x)
+    )
+    return done, log_q, candidates
+
+
+def _candidates(posterior: LogPosterior, guide: Guide, x: Array, seed: int) -> int:
     """How many draws of the random effects to try at each point, from a few of them."""
     if not posterior.approximates:
         return 1
-    pilot = _complete(posterior, proposal, y[:_PILOT], 2, seed)
+    pilot = _complete(posterior, guide, x[:_PILOT], 2, seed, 0)
     ratios = np.array([at.exact - at.value for at in pilot])
     ratios = ratios[np.isfinite(ratios)]
     # What moves with the parameters is no noise; the median is deaf to outliers.
@@ -194,17 +226,20 @@ def _candidates(posterior: LogPosterior, proposal: Proposal, y: Array, seed: int
 
 
 def _complete(
-    posterior: LogPosterior, proposal: Proposal, y: Array, candidates: int, seed: int
+    posterior: LogPosterior, guide: Guide, x: Array, candidates: int, seed: int, before: int
 ) -> list[Completed]:
-    """All points, each from a stream of its own: threads do not change the draws."""
+    """All points, each from a stream of its own: threads do not change the draws.
+
+    ``before`` is the number of streams used up.
+    """
+    y = guide.proposal.coordinates(x)
 
     def one(k: int) -> Completed:
-        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, k]))
-        x = proposal.point(y[k])
+        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, before + k]))
         try:
-            return posterior.complete(x, proposal.guess(y[k]), candidates, rng)
+            return posterior.complete(x[k], guide(y[k]), candidates, rng)
         except (np.linalg.LinAlgError, FloatingPointError):
-            return posterior.nothing(x)
+            return posterior.nothing(x[k])
 
     def part(begin: int, end: int) -> list[Completed]:
         return [one(k) for k in range(begin, end)]
