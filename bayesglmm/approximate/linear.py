@@ -11,8 +11,9 @@ from scipy.linalg.lapack import dpotrf, dpotri, dpotrs, dtrtrs
 from bayesglmm.approximate.density import Completed, Layout, half_solve, raw_coordinates
 from bayesglmm.approximate.prior import split_normal
 from bayesglmm.laplace import kernels
-from bayesglmm.laplace.factor import inverse_blocks
+from bayesglmm.laplace.factor import Factor, inverse_blocks
 from bayesglmm.laplace.pls import (
+    LinearProblem,
     Solution,
     deviance_at,
     linear_problem,
@@ -104,12 +105,13 @@ class LinearPosterior:
             theta = np.full(self.layout.covariance.size, 0.5)
             error = theta
         self.start, self.scale = self.layout.start(theta, error, float(sigma))
+        self.least_squares = _least_squares(problem)
 
     def _at(self, x: Array) -> _At:
         prior, problem = self.layout.prior, self.problem
         sigma, factors = prior.sigma(x), prior.factors(x)
         theta = factors[self.layout.places] / sigma
-        found = penalised_least_squares(problem, theta)
+        found = penalised_least_squares(problem, theta) if len(theta) else self.least_squares
         half, mean, value = found.fixed, found.beta, 0.0
         if self.p:
             schur = np.tril(found.fixed) @ np.tril(found.fixed).T / sigma**2
@@ -134,12 +136,13 @@ class LinearPosterior:
             return bad
         try:
             at = self._at(x)
-            inverse = inverse_blocks(at.found.factor)
         except np.linalg.LinAlgError:
             return bad
-        here = replace(at.found, beta=at.mean, u=at.u(at.mean), rss=at.rss())
-        in_theta = -0.5 * deviance_at(self.problem, here, inverse, False, at.sigma)[1]
-        in_sigma = -self.problem.n + here.rss / at.sigma**2
+        in_theta, in_sigma = np.zeros(0), -self.problem.n + at.rss() / at.sigma**2
+        if len(at.theta):
+            inverse = inverse_blocks(at.found.factor)
+            here = replace(at.found, beta=at.mean, u=at.u(at.mean), rss=at.rss())
+            in_theta = -0.5 * deviance_at(self.problem, here, inverse, False, at.sigma)[1]
         if self.p:
             covariance = dpotri(at.half, lower=1)[0]
             covariance = np.tril(covariance) + np.tril(covariance, -1).T
@@ -169,6 +172,8 @@ class LinearPosterior:
             engine = at.mean + dtrtrs(at.half, noise, lower=1, trans=1)[0]
         beta = self.Rinv @ engine
         value += self.rest(beta, np.zeros(self.p))
+        if not structure.effects:
+            return Completed(value, value, x, beta, np.zeros(0))
         effects = rng.standard_normal((structure.effects, 1))
         u = at.u(engine) + at.sigma * half_solve(at.found.factor, effects)
         b = np.empty_like(u)
@@ -178,3 +183,13 @@ class LinearPosterior:
     def nothing(self, x: Array) -> Completed:
         effects = self.columns.structure.effects
         return Completed(-np.inf, -np.inf, x, np.zeros(self.p), np.zeros(effects))
+
+
+def _least_squares(problem: LinearProblem) -> Solution:
+    """The solution without random effects."""
+    p, none, empty = problem.p, np.zeros((0, 0)), np.zeros(0)
+    fixed = np.linalg.cholesky(problem.xx[:p, :p]) if p else none
+    factor = Factor(problem.structure, empty, empty, none, 0.0)
+    logdet = 2.0 * float(np.log(fixed.diagonal()).sum())
+    rss = float(problem.xx[p, p])
+    return Solution(problem.ols, np.zeros((0, 1)), rss, factor, fixed, np.zeros((0, p)), logdet)

@@ -17,6 +17,7 @@ from bayesglmm.approximate.diagnostics import MAX_K_HAT, LaplaceDiagnostics, not
 from bayesglmm.approximate.generalised import FixedPosterior, GeneralisedPosterior
 from bayesglmm.approximate.linear import LinearPosterior
 from bayesglmm.approximate.options import Laplace
+from bayesglmm.approximate.proper import check_proper
 from bayesglmm.approximate.proposal import Guide, adapted, proposal_at
 from bayesglmm.approximate.variables import named, parameter_names, tree_of
 from bayesglmm.approximate.weights import (
@@ -28,6 +29,8 @@ from bayesglmm.approximate.weights import (
     smoothed,
 )
 from bayesglmm.errors import BayesglmmWarning, FitError
+from bayesglmm.laplace.memory import check_memory
+from bayesglmm.laplace.ml import check_quadrature
 from bayesglmm.laplace.optimise import Optimum, maximise
 from bayesglmm.laplace.structure import Array, structure_of
 from bayesglmm.laplace.threads import blas_threads, workers
@@ -90,7 +93,7 @@ def approximate(model: Model, options: Laplace) -> Approximated:
     ChoiceError
         If quadrature is asked for where it does not apply.
     FitError
-        If the posterior has no mode: it is improper, or cannot be computed.
+        If flat priors leave the posterior improper, or its mode cannot be found.
 
     Warns
     -----
@@ -98,8 +101,14 @@ def approximate(model: Model, options: Laplace) -> Approximated:
         If the diagnostics say that the draws should not be trusted, with the remedy.
     """
     began = time.perf_counter()
+    design, likelihood = model.design, model.likelihood
+    if options.nagq != 1:
+        check_quadrature(design, likelihood.is_linear, options.nagq)
+    check_proper(model)
     seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
-    with blas_threads(structure_of(model.design.random).q if model.design.random else 0):
+    structure = structure_of(design.random)
+    check_memory(structure, design)
+    with blas_threads(structure.q):
         posterior = log_posterior(model, options.nagq)
         mode = find_mode(posterior)
         count = options.proposals or _affordable(model, posterior, options.draws)

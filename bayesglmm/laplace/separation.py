@@ -64,7 +64,7 @@ def judge_separation(estimate: Estimate, design: Design, likelihood: Likelihood)
     Standard errors of infinite estimates become NaN: the likelihood has no curvature along them.
     The others are those of the rows that are not set apart (Geyer 2009, doi:10.1214/08-EJS349).
     """
-    if not _can_separate(likelihood) or not suspected(design, likelihood, estimate.beta):
+    if not can_separate(likelihood) or not suspected(design, likelihood, estimate.beta):
         return estimate
     found = find_separation(design.X, likelihood)
     if not found.rows.any():
@@ -79,7 +79,8 @@ def judge_separation(estimate: Estimate, design: Design, likelihood: Likelihood)
     return replace(estimate, vcov=vcov, outcome=replace(estimate.outcome, notes=notes))
 
 
-def _can_separate(likelihood: Likelihood) -> bool:
+def can_separate(likelihood: Likelihood) -> bool:
+    """Whether the likelihood is one that separated outcomes leave without a maximum."""
     if likelihood.family.is_probability:
         return likelihood.link.name in _LINKS
     return likelihood.family.name == "poisson" and likelihood.link.name == "log"
