@@ -19,7 +19,8 @@ from bayesglmm.laplace.optimise import Optimum
 from bayesglmm.laplace.structure import Array
 
 _DEGREES = 6.0
-_REACH = 2.0  # standard deviations at which the scales are measured
+# Standard deviations at which the scales are measured: near the mode and in the tails.
+_REACH, _TAIL = 2.0, 5.0
 _SCALES = (0.3, 4.0)  # smallest and largest, in standard deviations
 _GUIDED = 3.0
 _TRUSTED = 5.0  # effective points per parameter at which their covariance counts for half
@@ -99,13 +100,16 @@ def proposal_at(posterior: LogPosterior, mode: Optimum) -> tuple[Proposal, Guide
     for a in range(d):
         sides = []
         for sign, scale in ((-1.0, low), (1.0, high)):
-            try:
-                value, b = posterior.look(mode.x + sign * _REACH * axes[:, a])
-            except np.linalg.LinAlgError:
-                value, b = -np.inf, centre
-            fall = max(top - value, 1e-3)
-            scale[a] = np.clip(_REACH / np.sqrt(2.0 * fall), *_SCALES)
-            sides.append(b)
+            found = []
+            for reach in (_REACH, _TAIL):
+                try:
+                    value, b = posterior.look(mode.x + sign * reach * axes[:, a])
+                except np.linalg.LinAlgError:
+                    value, b = -np.inf, centre
+                found.append(reach / np.sqrt(2.0 * max(top - value, 1e-3)))
+                if reach == _REACH:
+                    sides.append(b)
+            scale[a] = np.clip(max(found), *_SCALES)
         first[:, a] = (sides[1] - sides[0]) / (2.0 * _REACH)
         second[:, a] = (sides[1] + sides[0] - 2.0 * centre) / (2.0 * _REACH**2)
     proposal = Proposal(mode.x, axes, low, high)
@@ -133,10 +137,7 @@ def adapted(proposal: Proposal, x: Array, weights: Weights, k: int) -> Proposal:
 
 
 def _axes(covariance: Array, k: int) -> Array:
-    """(d, d) axes: those of the first k, along which the others follow, and of the others.
-
-    Skewness is a matter of the covariance parameters, and of single coefficients.
-    """
+    """(d, d) axes: those of the first k, along which the others follow, and of the others."""
     axes = np.zeros_like(covariance)
     own = covariance[:k, :k]
     follow = np.linalg.solve(own, covariance[:k, k:]) if k else covariance[:k, k:]
@@ -147,7 +148,11 @@ def _axes(covariance: Array, k: int) -> Array:
 
 
 def _root(covariance: Array) -> Array:
-    """Principal axes of the correlations, scaled: a square R with R R' the covariance."""
+    """A square R with R R' the covariance, each column as near to its own parameter as can be.
+
+    That is the symmetric root of the correlations, scaled: skewness is a matter of single
+    parameters, which other axes would smear out.
+    """
     sd = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(sd, sd))
-    return np.asarray(sd[:, None] * vectors * np.sqrt(np.maximum(values, 1e-12)))
+    return np.asarray(sd[:, None] * (vectors * np.sqrt(np.maximum(values, 1e-12))) @ vectors.T)

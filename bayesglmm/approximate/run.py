@@ -226,9 +226,7 @@ def _candidates(posterior: LogPosterior, guide: Guide, x: Array, seed: int) -> i
         return 1
     pilot = _complete(posterior, guide, x[:_PILOT], 2, seed, 0)
     ratios = np.array([at.exact - at.value for at in pilot])
-    ratios = ratios[np.isfinite(ratios)]
-    # What moves with the parameters is no noise; the median is deaf to outliers.
-    spread = float(np.median(np.abs(ratios - np.median(ratios))) * 1.4826) ** 2
+    spread = float(np.var(ratios[np.isfinite(ratios)]))
     if spread > _HOPELESS:
         return 2
     return int(np.clip(2 * np.ceil(spread / _NOISE), 2, _MOST_CANDIDATES))
