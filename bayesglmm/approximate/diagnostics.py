@@ -7,7 +7,7 @@ from typing import Literal
 
 MAX_K_HAT = 0.7
 _LARGE_SHIFT = 0.25  # posterior standard deviations
-_MIN_SIZE = 100
+_MIN_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +77,18 @@ def shown(k_hat: float) -> str:
     return f"{max(k_hat, 0.0):.2f}"
 
 
-def notes_on(
-    weights: str, k_hat: float, effective: float, shift: tuple[float, str]
-) -> tuple[str, ...]:
-    """What needs attention."""
+def notes_on(weights: str, k_hat: float, share: float, shift: tuple[float, str]) -> tuple[str, ...]:
+    """What needs attention; ``share`` is what one draw is worth."""
     notes = []
     if not k_hat <= MAX_K_HAT:
         notes.append(
             f"Pareto k-hat is {k_hat:.2f} (should be below {MAX_K_HAT}): the draws miss part of "
             'the posterior. Use fit("nuts").'
         )
-    elif effective < _MIN_SIZE:
+    elif share < _MIN_SHARE:
         notes.append(
-            f"The draws are worth {effective:.0f} independent ones (should be at least "
-            f'{_MIN_SIZE}): raise proposals=, or use fit("nuts").'
+            f"The draws are worth {share:.1%} as many independent ones: raise proposals=, or use "
+            'fit("nuts").'
         )
     value, name = shift
     if weights == "laplace" and value > _LARGE_SHIFT:

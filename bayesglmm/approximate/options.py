@@ -33,8 +33,8 @@ class Laplace:
         parameters, the random effects being left to their Gaussian; "auto": exact where these
         weights are sound. Without random effects, or with a Gaussian response, both are the same.
     proposals
-        Points that are weighed, of which the draws are taken. None takes as many as draws, fewer
-        where the model is large.
+        Points that are weighed, of which the draws are taken. None takes as many as draws and at
+        least 1000, fewer where the model is large.
 
     Examples
     --------

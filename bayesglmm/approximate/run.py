@@ -44,7 +44,7 @@ _FIRST = 5  # one point in five comes before the proposal is adapted
 _NOISE = 0.1  # variance of a log weight that candidates may leave
 _HOPELESS = 10.0  # variance, with one pair of them, that they cannot bring down to that
 _WORK = 12e6  # rows and terms visited, in all: about half a second
-_FEWEST = 500
+_FEWEST, _ENOUGH = 500, 1000
 _SOUND = 0.2  # share of the effective draws that exact weights must keep, to be preferred
 
 
@@ -144,7 +144,7 @@ def approximate(model: Model, options: Laplace) -> Approximated:
         proposals=count,
         candidates=candidates,
         seconds=time.perf_counter() - began,
-        notes=notes_on(chosen, weights.k_hat, worth, off),
+        notes=notes_on(chosen, weights.k_hat, worth / options.draws, off),
     )
     if diagnostics.notes:
         warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
@@ -192,7 +192,7 @@ def _affordable(model: Model, posterior: LogPosterior, draws: int) -> int:
     cost = float(rows * (1 + len(terms))) + sum(term.J * term.K**2 for term in terms)
     if len(terms) > 1:
         cost += structure_of(terms).q ** 3 / 50.0
-    return int(min(draws, max(_FEWEST, _WORK / cost)))
+    return int(min(max(draws, _ENOUGH), max(_FEWEST, _WORK / cost)))
 
 
 def _weighed(
@@ -204,7 +204,7 @@ def _weighed(
     mixture of both proposals (Veach & Guibas 1995, doi:10.1145/218380.218498).
     """
     first, guide = proposal_at(posterior, mode)
-    begin = max(count // _FIRST, 1)
+    begin = max(count // _FIRST, _PILOT // 2)
     x = first.draw(begin, rng)
     candidates = _candidates(posterior, guide, x, seed)
     done = _complete(posterior, guide, x, candidates, seed, 0)

@@ -8,6 +8,8 @@ import numpy as np
 
 from bayesglmm.laplace.structure import Array, Integers
 
+_FEWEST = 25  # weights of which a tail can be judged
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -36,9 +38,13 @@ def smoothed(log_weights: Array) -> Weights:
     usable = np.isfinite(log_weights)
     values = np.zeros(len(log_weights))
     ratios = log_weights[usable]
-    if np.ptp(ratios) < 1e-9:  # nothing to smooth
-        values[usable] = 1.0 / len(ratios)
-        return Weights(values, -np.inf, float(len(ratios)))
+    if len(ratios) < _FEWEST:
+        values[usable] = 1.0 / max(len(ratios), 1)
+        return Weights(values, np.inf, float(len(ratios)))
+    if np.ptp(np.sort(ratios)[-_FEWEST // 5 :]) < 1e-9:  # equal: nothing to smooth
+        values[usable] = np.exp(ratios - ratios.max())
+        values /= values.sum()
+        return Weights(values, -np.inf, float(1.0 / np.sum(values**2)))
     log_smooth, k_hat = array_stats.psislw(-(ratios - ratios.max()))
     values[usable] = np.exp(log_smooth - np.max(log_smooth))
     values /= values.sum()
