@@ -159,7 +159,7 @@ def fit(
         str, typer.Option(help="gaussian, binomial, bernoulli, poisson, …")
     ] = "gaussian",
     link: Annotated[str, typer.Option(help="Link function.")] = "default",
-    method: Annotated[str, typer.Option(help="ml, reml or nuts.")] = "ml",
+    method: Annotated[str, typer.Option(help="ml, reml, laplace or nuts.")] = "ml",
     weights: Annotated[str, typer.Option(help="Column of prior weights.")] = "",
     offset: Annotated[str, typer.Option(help="Column added to the linear predictor.")] = "",
     trials: Annotated[str, typer.Option(help="Column with the numbers of trials.")] = "",

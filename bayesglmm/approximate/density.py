@@ -61,6 +61,8 @@ class LogPosterior(Protocol):
         Where to start and the size of a change there.
     approximates
         Whether the integral is an approximation.
+    independent
+        Number of groups of random effects that are independent given the parameters.
     """
 
     size: int
@@ -68,6 +70,7 @@ class LogPosterior(Protocol):
     start: Array
     scale: Array
     approximates: bool
+    independent: int
 
     def __call__(self, x: Array) -> tuple[float, Array]:
         """The value and its gradient; -inf where it cannot be computed."""

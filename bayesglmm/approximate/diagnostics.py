@@ -27,7 +27,8 @@ class LaplaceDiagnostics:
     shift
         Largest difference that Laplace's approximation makes to a posterior mean, in posterior
         standard deviations, and the parameter that has it. With exact weights it is found by
-        comparing both, and corrected; otherwise it is a rough estimate of an error that remains.
+        comparing both, and corrected; otherwise it is a rough upper bound of an error that
+        remains.
     effective
         Kish's effective number of independent draws.
     distinct
@@ -67,7 +68,7 @@ class LaplaceDiagnostics:
                 f"{value:.2f} sd ({name})"
             )
         return (
-            f"{k}: draws from Laplace's approximation, estimated to be off by up to "
+            f"{k}: draws from Laplace's approximation, off by less than about "
             f"{value:.2f} sd ({name}); exact weights fail (k-hat {shown(self.k_hat_exact)})"
         )
 
@@ -77,8 +78,16 @@ def shown(k_hat: float) -> str:
     return f"{max(k_hat, 0.0):.2f}"
 
 
-def notes_on(weights: str, k_hat: float, share: float, shift: tuple[float, str]) -> tuple[str, ...]:
-    """What needs attention; ``share`` is what one draw is worth."""
+def notes_on(k_hat: float, share: float, surely: float) -> tuple[str, ...]:
+    """What needs attention.
+
+    Parameters
+    ----------
+    share
+        What one draw is worth.
+    surely
+        Error that remains, in posterior standard deviations, beyond doubt.
+    """
     notes = []
     if not k_hat <= MAX_K_HAT:
         notes.append(
@@ -90,10 +99,9 @@ def notes_on(weights: str, k_hat: float, share: float, shift: tuple[float, str])
             f"The draws are worth {share:.1%} as many independent ones: raise proposals=, or use "
             'fit("nuts").'
         )
-    value, name = shift
-    if weights == "laplace" and value > _LARGE_SHIFT:
+    if surely > _LARGE_SHIFT:
         notes.append(
-            f"Laplace's approximation itself may be off: by about {value:.2f} posterior sd for "
-            f'{name}. Use fit("nuts").'
+            f"Laplace's approximation is off by more than {surely:.2f} posterior sd for some "
+            'parameter, and its error remains. Use fit("nuts").'
         )
     return tuple(notes)

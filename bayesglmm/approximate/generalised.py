@@ -68,6 +68,7 @@ class GeneralisedPosterior:
         self.size, self.n_scales = self.k + self.p, self.k
         self.approximates = bool(design.random)
         self.groups = groups_of(columns.structure, [term.index for term in design.random])
+        self.independent = self.groups.count
         self._begin()
 
     def _begin(self) -> None:

@@ -86,7 +86,8 @@ class LinearPosterior:
         self.precision = self.Rinv.T @ precision @ self.Rinv
         self.shift = self.Rinv.T @ shift
         self.k, self.p = self.layout.prior.scales.size, design.p
-        self.size, self.n_scales, self.approximates = self.k, self.k, False
+        self.size, self.n_scales = self.k, self.k
+        self.approximates, self.independent = False, 1
         problem = self.problem
         rr = float(problem.xx[-1, -1])
         sigma = np.sqrt(max(rr, 1e-16) / max(design.n - design.p, 1))

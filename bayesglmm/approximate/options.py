@@ -13,9 +13,12 @@ class Laplace:
     """The posterior by Laplace's approximation, with priors, and importance weights.
 
     The random effects are integrated out approximately, the other parameters are drawn around
-    the top of what is left and weighted (Pareto-smoothed importance sampling), and the random
-    effects are drawn given them. Takes well below a second where NUTS takes many; the fit's
-    ``diagnostics`` say how far to trust it.
+    the top of what is left and weighted (Pareto-smoothed importance sampling; Vehtari et al. 2024,
+    arXiv:1507.02646), and the random effects are drawn given them. Weights to the exact posterior
+    rest on unbiased estimates of what the approximation leaves out (Tran et al. 2013,
+    arXiv:1309.3339). Takes about a second where NUTS takes many; the fit's ``diagnostics`` say how
+    far to trust it. The mode is that of log sds and log sigma: even with flat priors it is not the
+    maximum-likelihood estimate, which has no such Jacobian.
 
     Attributes
     ----------
@@ -29,9 +32,10 @@ class Laplace:
         single random-effects term of at most three columns.
     weights
         What the draws are weighted to: "exact", the posterior itself, random effects included,
-        which works where they are few; "laplace", the approximation of the posterior of the other
-        parameters, the random effects being left to their Gaussian; "auto": exact where these
-        weights are sound. Without random effects, or with a Gaussian response, both are the same.
+        which works for any number of independent groups of random effects, and for a few effects
+        of crossed factors; "laplace", the approximation of the posterior of the other parameters;
+        "auto": exact where these weights are sound. Without random effects, or with a Gaussian
+        response, both are the same.
     proposals
         Points that are weighed, of which the draws are taken. None takes as many as draws and at
         least 1000, fewer where the model is large.

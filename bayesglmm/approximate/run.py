@@ -32,7 +32,7 @@ from bayesglmm.errors import BayesglmmWarning, FitError
 from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.ml import check_quadrature
 from bayesglmm.laplace.optimise import Optimum, maximise
-from bayesglmm.laplace.structure import Array, structure_of
+from bayesglmm.laplace.structure import Array, Structure, structure_of
 from bayesglmm.laplace.threads import blas_threads, workers
 
 if TYPE_CHECKING:
@@ -42,9 +42,12 @@ _PILOT = 100
 _MOST_CANDIDATES = 16
 _FIRST = 5  # one point in five comes before the proposal is adapted
 _NOISE = 0.1  # variance of a log weight that candidates may leave
-_HOPELESS = 10.0  # variance, with one pair of them, that they cannot bring down to that
-_WORK = 12e6  # rows and terms visited, in all: about half a second
-_FEWEST, _ENOUGH = 500, 1000
+# Variances, with one pair of them, that they cannot bring down to that: where effects fall into
+# independent groups, and where they do not.
+_HOPELESS, _HOPELESS_ALONE = 10.0, 1.0
+# What the draws may cost, in visits of a row (about 20 ns each): on two cores half a second.
+_WORK, _OVERHEAD, _NEWTON_STEPS, _FLOPS = 32e6, 2500.0, 4, 600.0
+_FEWEST, _ENOUGH = 400, 1000
 _SOUND = 0.2  # share of the effective draws that exact weights must keep, to be preferred
 
 
@@ -111,9 +114,7 @@ def approximate(model: Model, options: Laplace) -> Approximated:
     with blas_threads(structure.q):
         posterior = log_posterior(model, options.nagq)
         mode = find_mode(posterior)
-        count = options.proposals or _affordable(model, posterior, options.draws)
-        rng = np.random.default_rng([seed, 0])
-        done, log_q, candidates = _weighed(posterior, mode, count, seed, rng)
+        done, log_q, candidates = _weighed(model, posterior, mode, options, seed)
     x = np.array([np.concatenate([at.t, at.beta]) for at in done])
     value = np.array([at.value for at in done]) - log_q
     exact = np.array([at.exact for at in done]) - log_q
@@ -121,17 +122,17 @@ def approximate(model: Model, options: Laplace) -> Approximated:
     by_exact = smoothed(exact) if posterior.approximates else by_laplace
     chosen = _chosen(options, by_laplace, by_exact)
     weights = by_exact if chosen == "exact" else by_laplace
-    taken = resample(weights, options.draws, rng)
-    if not posterior.approximates:
-        off = 0.0, ""
-    elif chosen == "exact":
+    taken = resample(weights, options.draws, np.random.default_rng([seed, 1]))
+    off, surely = (0.0, ""), 0.0
+    if posterior.approximates and chosen == "exact":
         off = _largest(model, shift(x, by_laplace.values, by_exact.values))
-    else:
+    elif posterior.approximates:
         usable = by_laplace.values > 0.0
         found, error = estimated_shift(
             x[usable], (exact - value)[usable], by_laplace.values[usable]
         )
-        off = _largest(model, np.where(np.abs(found) > 2.0 * error, found, 0.0))
+        off = _largest(model, np.abs(found) + 2.0 * error)
+        surely = float(np.max(np.abs(found) - 2.0 * error))
     worth = effective(weights, options.draws)
     diagnostics = LaplaceDiagnostics(
         weights=chosen,
@@ -141,10 +142,10 @@ def approximate(model: Model, options: Laplace) -> Approximated:
         shift=off,
         effective=worth,
         distinct=len(np.unique(taken)),
-        proposals=count,
+        proposals=len(done),
         candidates=candidates,
         seconds=time.perf_counter() - began,
-        notes=notes_on(chosen, weights.k_hat, worth / options.draws, off),
+        notes=notes_on(weights.k_hat, worth / options.draws, surely),
     )
     if diagnostics.notes:
         warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
@@ -152,7 +153,7 @@ def approximate(model: Model, options: Laplace) -> Approximated:
     return Approximated(
         model,
         named(model, x[taken], b),
-        replace(options, seed=seed, proposals=count),
+        replace(options, seed=seed, proposals=len(done)),
         diagnostics,
         mode,
     )
@@ -185,28 +186,32 @@ def find_mode(posterior: LogPosterior) -> Optimum:
     return best
 
 
-def _affordable(model: Model, posterior: LogPosterior, draws: int) -> int:
-    """How many points to weigh, from the cost of one."""
+def _affordable(model: Model, structure: Structure, candidates: int, draws: int) -> int:
+    """How many points to weigh, from the cost of one, counted in visits of a row."""
     terms = model.design.random
-    rows = 50 if model.likelihood.is_linear else model.design.n
-    cost = float(rows * (1 + len(terms))) + sum(term.J * term.K**2 for term in terms)
-    if len(terms) > 1:
-        cost += structure_of(terms).q ** 3 / 50.0
+    steps = 1 if model.likelihood.is_linear else _NEWTON_STEPS
+    rows = 0 if model.likelihood.is_linear else model.design.n * max(len(terms), 1)
+    effects = sum(term.J * term.K**2 for term in terms)
+    cost = _OVERHEAD + rows * (steps + candidates)
+    cost += steps * (effects + structure.q**2 * structure.effects / _FLOPS)
     return int(min(max(draws, _ENOUGH), max(_FEWEST, _WORK / cost)))
 
 
 def _weighed(
-    posterior: LogPosterior, mode: Optimum, count: int, seed: int, rng: np.random.Generator
+    model: Model, posterior: LogPosterior, mode: Optimum, options: Laplace, seed: int
 ) -> tuple[list[Completed], Array, int]:
     """Points with what was integrated out, their log-densities as proposed, and the candidates.
 
     The first points say where the others should better be proposed; all count as draws from the
     mixture of both proposals (Veach & Guibas 1995, doi:10.1145/218380.218498).
     """
+    rng = np.random.default_rng([seed, 0])
     first, guide = proposal_at(posterior, mode)
+    candidates = _candidates(posterior, guide, first.draw(_PILOT, rng), seed)
+    structure = structure_of(model.design.random)
+    count = options.proposals or _affordable(model, structure, candidates, options.draws)
     begin = max(count // _FIRST, _PILOT // 2)
     x = first.draw(begin, rng)
-    candidates = _candidates(posterior, guide, x, seed)
     done = _complete(posterior, guide, x, candidates, seed, 0)
     weights = smoothed(np.array([at.value for at in done]) - first.log_density(x))
     second = adapted(first, x, weights, posterior.n_scales)
@@ -224,10 +229,10 @@ def _candidates(posterior: LogPosterior, guide: Guide, x: Array, seed: int) -> i
     """How many draws of the random effects to try at each point, from a few of them."""
     if not posterior.approximates:
         return 1
-    pilot = _complete(posterior, guide, x[:_PILOT], 2, seed, 0)
+    pilot = _complete(posterior, guide, x, 2, seed, 0)
     ratios = np.array([at.exact - at.value for at in pilot])
     spread = float(np.var(ratios[np.isfinite(ratios)]))
-    if spread > _HOPELESS:
+    if spread > (_HOPELESS if posterior.independent > 1 else _HOPELESS_ALONE):
         return 2
     return int(np.clip(2 * np.ceil(spread / _NOISE), 2, _MOST_CANDIDATES))
 
