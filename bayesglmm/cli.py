@@ -278,12 +278,12 @@ def _fit(what: Any, how: Any) -> Fit:
     from dataclasses import replace
 
     from bayesglmm.errors import BayesglmmWarning
-    from bayesglmm.laplace import ML
     from bayesglmm.model import fit as fit_model
+    from bayesglmm.nuts.options import NUTS
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BayesglmmWarning)
-        return fit_model(what, how if isinstance(how, ML) else replace(how, progress=False))
+        return fit_model(what, replace(how, progress=False) if isinstance(how, NUTS) else how)
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

@@ -47,7 +47,8 @@ _NOISE = 0.1  # variance of a log weight that candidates may leave
 _HOPELESS, _HOPELESS_ALONE = 10.0, 1.0
 # What the draws may cost, in visits of a row (about 20 ns each): on two cores half a second.
 _WORK, _OVERHEAD, _NEWTON_STEPS, _FLOPS = 32e6, 2500.0, 4, 600.0
-_FEWEST, _ENOUGH = 400, 1000
+# At least few of them, for up to ten times as long; never less than the fewest.
+_FEWEST, _FEW, _ENOUGH, _PATIENCE = 100, 400, 1000, 10.0
 _SOUND = 0.2  # share of the effective draws that exact weights must keep, to be preferred
 
 
@@ -194,7 +195,8 @@ def _affordable(model: Model, structure: Structure, candidates: int, draws: int)
     effects = sum(term.J * term.K**2 for term in terms)
     cost = _OVERHEAD + rows * (steps + candidates)
     cost += steps * (effects + structure.q**2 * structure.effects / _FLOPS)
-    return int(min(max(draws, _ENOUGH), max(_FEWEST, _WORK / cost)))
+    fewest = np.clip(_PATIENCE * _WORK / cost, _FEWEST, _FEW)
+    return int(min(max(draws, _ENOUGH), max(fewest, _WORK / cost)))
 
 
 def _weighed(
