@@ -7,6 +7,7 @@
 """
 
 from bayesglmm.api import glm, glmer, lm, lmer, model
+from bayesglmm.approximate import Laplace
 from bayesglmm.datasets import list_datasets, load_dataset
 from bayesglmm.design import Treatment
 from bayesglmm.errors import (
@@ -70,6 +71,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LKJ",
     "ML",
+    "Laplace",
     "NUTS",
     "BayesglmmError",
     "BayesglmmWarning",

@@ -159,7 +159,7 @@ def fit(
         str, typer.Option(help="gaussian, binomial, bernoulli, poisson, …")
     ] = "gaussian",
     link: Annotated[str, typer.Option(help="Link function.")] = "default",
-    method: Annotated[str, typer.Option(help="ml, reml or nuts.")] = "ml",
+    method: Annotated[str, typer.Option(help="ml, reml, laplace or nuts.")] = "ml",
     weights: Annotated[str, typer.Option(help="Column of prior weights.")] = "",
     offset: Annotated[str, typer.Option(help="Column added to the linear predictor.")] = "",
     trials: Annotated[str, typer.Option(help="Column with the numbers of trials.")] = "",
@@ -278,12 +278,12 @@ def _fit(what: Any, how: Any) -> Fit:
     from dataclasses import replace
 
     from bayesglmm.errors import BayesglmmWarning
-    from bayesglmm.laplace import ML
     from bayesglmm.model import fit as fit_model
+    from bayesglmm.nuts.options import NUTS
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BayesglmmWarning)
-        return fit_model(what, how if isinstance(how, ML) else replace(how, progress=False))
+        return fit_model(what, replace(how, progress=False) if isinstance(how, NUTS) else how)
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from bayesglmm.posterior.sampled import SampledPosterior
 
 if TYPE_CHECKING:
     from bayesglmm.api import ColumnOrValues
+    from bayesglmm.approximate import LaplaceDiagnostics
     from bayesglmm.laplace import Outcome
     from bayesglmm.nuts import Diagnostics
     from bayesglmm.post.bootstrap import Bootstrap
@@ -44,7 +45,7 @@ class Fit:
     model
         What was fitted.
     estimator
-        How: :class:`bayesglmm.ML` or :class:`bayesglmm.NUTS`.
+        How: :class:`bayesglmm.ML`, :class:`bayesglmm.Laplace` or :class:`bayesglmm.NUTS`.
     posterior
         What is known of the parameters: estimates with covariance, or draws.
     """
@@ -373,8 +374,8 @@ class Fit:
         return self._ml("outcome").estimate.outcome
 
     @property
-    def diagnostics(self) -> Diagnostics:
-        """Convergence diagnostics of a NUTS fit, over all parameters."""
+    def diagnostics(self) -> Diagnostics | LaplaceDiagnostics:
+        """How far to trust draws: convergence of a NUTS fit, k-hat of Laplace's approximation."""
         return self._draws("diagnostics").run.diagnostics
 
     @property
@@ -383,7 +384,7 @@ class Fit:
         return self.posterior.beta.covariance()
 
     def to_arviz(self, *, log_likelihood: bool = False) -> Any:
-        """The draws of a NUTS fit as an ArviZ DataTree with named dims and coords.
+        """The draws of a Bayesian fit as an ArviZ DataTree with named dims and coords.
 
         With ``log_likelihood`` it has that group too, (chain, draw, obs), as ``arviz.loo`` needs.
         """
@@ -414,8 +415,8 @@ class Fit:
     def _draws(self, what: str) -> SampledPosterior:
         if not isinstance(self.posterior, SampledPosterior):
             raise ChoiceError(
-                f"{what} belongs to a fit by sampling; this one is {self.method}. "
-                'Use model.fit("nuts").'
+                f"{what} belongs to a Bayesian fit; this one is {self.method}. "
+                'Use model.fit("nuts") or model.fit("laplace").'
             )
         return self.posterior
 

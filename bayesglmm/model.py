@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from bayesglmm.approximate.options import Laplace
 from bayesglmm.design import Design
 from bayesglmm.errors import (
     BayesglmmWarning,
@@ -30,8 +31,14 @@ if TYPE_CHECKING:
     from bayesglmm.laplace.structure import Structure
     from bayesglmm.post.predictive import Predictive
 
-Estimator = ML | NUTS
-METHODS = ("ml", "reml", "nuts")
+Estimator = ML | Laplace | NUTS
+METHODS = ("ml", "reml", "laplace", "nuts")
+_RECORDS: dict[str, type[ML] | type[Laplace] | type[NUTS]] = {
+    "ml": ML,
+    "reml": ML,
+    "laplace": Laplace,
+    "nuts": NUTS,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +86,8 @@ class Model:
         Parameters
         ----------
         method
-            ``"ml"`` (default), ``"reml"``, ``"nuts"``, or an estimator value such as
-            ``ML(nagq=9)`` or ``NUTS(draws=2000)``.
+            ``"ml"`` (default), ``"reml"``, ``"laplace"``, ``"nuts"``, or an estimator value such
+            as ``ML(nagq=9)`` or ``NUTS(draws=2000)``.
         options
             Fields of the estimator, when ``method`` is a name: ``fit("nuts", draws=2000)``.
 
@@ -138,7 +145,7 @@ class Model:
 def estimator(method: str | Estimator, options: Mapping[str, Any]) -> Estimator:
     """The estimator value that a method's name and options stand for."""
     if not isinstance(method, str):
-        if not isinstance(method, ML | NUTS):
+        if not isinstance(method, ML | Laplace | NUTS):
             raise OptionError(
                 f"method is {type(method).__name__}; give one of {', '.join(map(repr, METHODS))} "
                 "or an estimator such as bg.ML(nagq=9) or bg.NUTS(draws=2000)"
@@ -150,7 +157,7 @@ def estimator(method: str | Estimator, options: Mapping[str, Any]) -> Estimator:
             )
         return method
     check_choice("method", method.lower(), METHODS)
-    record: type[ML] | type[NUTS] = NUTS if method.lower() == "nuts" else ML
+    record = _RECORDS[method.lower()]
     allowed = [f.name for f in fields(record)]
     for name in options:
         if name not in allowed:
@@ -188,6 +195,11 @@ def fitted(model: Model, method: Estimator, structure: tuple[Structure, ...] = (
         if estimate.outcome.notes:
             warnings.warn("\n".join(estimate.outcome.notes), BayesglmmWarning, stacklevel=4)
         return Fit(model, method, MLPosterior(model.design, estimate))
+    if isinstance(method, Laplace):
+        from bayesglmm.approximate.run import approximate
+        from bayesglmm.posterior.approximated import LaplacePosterior
+
+        return Fit(model, method, LaplacePosterior(model.design, approximate(model, method)))
     from bayesglmm.nuts.sampler import sample
 
     return Fit(model, method, SampledPosterior(model.design, sample(model, method)))

@@ -226,6 +226,21 @@ def test_unreadable_file(tmp_path: Path) -> None:
     assert "cannot be read" in flat(invoke("fit", "y ~ x", "--data", path, code=2))
 
 
+def test_fit_by_laplace_and_save(tmp_path: Path) -> None:
+    import xarray as xr
+
+    target = tmp_path / "draws"
+    out = invoke(
+        "fit", "mpg ~ wt", "--data", "mtcars", "--method", "laplace", "--seed", "1",
+        "--draws", "200", "--save", target,
+    )  # fmt: skip
+    assert "posterior by Laplace's approximation" in out
+    spec = json.loads((target / "spec.json").read_text())
+    assert (spec["options"]["draws"], spec["options"]["seed"]) == (200, 1)
+    (path,) = target.glob("draws.*")
+    assert xr.open_datatree(path)["posterior"]["beta"].shape == (1, 200, 2)
+
+
 @pytest.mark.slow
 def test_fit_by_nuts_and_save(tmp_path: Path) -> None:
     import xarray as xr

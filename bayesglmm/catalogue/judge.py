@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from bayesglmm.approximate import LaplaceDiagnostics
 from bayesglmm.catalogue.entry import Entry
 from bayesglmm.catalogue.ours import look_up, ours
 from bayesglmm.posterior.ml import MLPosterior
@@ -110,6 +111,8 @@ def sampling_checks(fits: Mapping[str, Fit]) -> tuple[Check, ...]:
         if not isinstance(fit.posterior, SampledPosterior):
             continue
         found = fit.diagnostics
+        if isinstance(found, LaplaceDiagnostics):
+            continue
         r_hat, parameter = found.r_hat
         out.append(
             _bound(

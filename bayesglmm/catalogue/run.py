@@ -13,6 +13,7 @@ from bayesglmm.catalogue.judge import Check, figure_checks, sampling_checks
 from bayesglmm.errors import BayesglmmWarning, check_choice
 from bayesglmm.laplace import ML
 from bayesglmm.model import fit as fit_model
+from bayesglmm.nuts.options import NUTS
 
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
@@ -92,7 +93,7 @@ def run_entry(
             continue
         if before is not None:
             before(name)
-        if not isinstance(how, ML):
+        if isinstance(how, NUTS):
             how = replace(how, progress=False)  # a bar would break the tables apart
         started = time.perf_counter()
         with warnings.catch_warnings():

@@ -59,7 +59,7 @@ def laplace(
     if found is not None:
         return found[0]
     lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
-    modes = conditional_modes(problem, beta, lam, start, sigma, least)
+    modes = conditional_modes(problem, beta, lam, start, sigma, least=least)
     return _laplace_at(problem, modes, sigma, ())
 
 

@@ -62,7 +62,7 @@ def maximum_likelihood(
             f"{len(design.random)} random-effects term(s). Use reml=False."
         )
     if options.nagq != 1:
-        _check_quadrature(design, linear, options.nagq)
+        check_quadrature(design, linear, options.nagq)
     found_structure = structure[0] if structure else structure_of(design.random)
     with blas_threads(found_structure.q):
         # The engines see orthonormal columns, so neither units nor origins of covariates (years
@@ -78,7 +78,14 @@ def maximum_likelihood(
         return judge_separation(found.for_columns(R), design, likelihood)
 
 
-def _check_quadrature(design: Design, linear: bool, nagq: int) -> None:
+def check_quadrature(design: Design, linear: bool, nagq: int) -> None:
+    """Refuse quadrature where it does not apply.
+
+    Raises
+    ------
+    ChoiceError
+        With the terms of the model.
+    """
     if linear or not design.random:
         raise ChoiceError(
             f"nagq={nagq} is for generalised models with random effects: this likelihood needs no "

@@ -127,6 +127,7 @@ def conditional_modes(
     lam: Array,
     start: Array,
     sigma: float = 1.0,
+    exact: float = EXACT,
     least: int = 0,
 ) -> Modes:
     """Modes of u given beta and Lambda.
@@ -140,6 +141,8 @@ def conditional_modes(
         replaced by zeros where they are worse.
     sigma
         Scale of the family, 1 where it has none.
+    exact
+        The squared Newton decrement that counts as none.
     least
         Newton steps to take even where the first would do: two, each squaring what is left, give
         modes near the start all their digits.
@@ -149,14 +152,20 @@ def conditional_modes(
     numpy.linalg.LinAlgError
         If H is not positive definite at the mode found.
     """
-    found = _chain_newton(problem, beta, lam, start, sigma, least)
+    found = _chain_newton(problem, beta, lam, start, sigma, exact, least)
     if found is not None:
         return found
-    return _newton(problem, beta, lam, start, sigma, joint=False, least=least)[0]
+    return _newton(problem, beta, lam, start, sigma, joint=False, exact=exact, least=least)[0]
 
 
 def _chain_newton(
-    problem: Problem, beta: Array, lam: Array, start: Array, sigma: float, least: int
+    problem: Problem,
+    beta: Array,
+    lam: Array,
+    start: Array,
+    sigma: float,
+    exact: float,
+    least: int,
 ) -> Modes | None:
     """The same in one compiled loop, where there is no trailing part and the family is compiled.
 
@@ -174,7 +183,7 @@ def _chain_newton(
         problem.offset,
         problem.density.compiled,
         sigma,
-        limits(EXACT, least),
+        limits(exact, least),
         False,
         beta,
         NO_BORDER,

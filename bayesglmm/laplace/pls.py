@@ -154,7 +154,7 @@ def penalised_least_squares(problem: LinearProblem, theta: Array) -> Solution:
     u = (solved[:, p] - solved[:, :p] @ delta)[:, None]
     logdet_fixed = 2.0 * float(np.log(fixed.diagonal()).sum())
     beta, ux = problem.ols + delta, np.array(solved[:, :p])
-    left = _remainder(problem, lam, delta, u)
+    left = remainder(problem, lam, delta, u)
     return Solution(beta, u, rss, factor, inverse_blocks(factor), fixed, ux, left, logdet_fixed)
 
 
@@ -224,7 +224,7 @@ def deviance_at(
     return float(value), 2.0 * slopes[problem.places]
 
 
-def _remainder(problem: LinearProblem, lam: Array, delta: Array, u: Array) -> Array:
+def remainder(problem: LinearProblem, lam: Array, delta: Array, u: Array) -> Array:
     """(effects, 1) Z'W (y - X beta - M u)."""
     own = np.append(-delta, 1.0)[:, None]  # [X r] times this is y - X beta
     return _left(problem, lam, problem.zx @ own, u)

@@ -58,7 +58,7 @@ def adaptive(
     s, (J, K) = structure.arrays, (int(v) for v in structure.terms[0, :2])
     lam = structure.pack(problem.covariance.lambdas(theta))
     fixed = columns.X @ beta + problem.offset
-    modes = conditional_modes(problem, beta, lam, start, sigma, least)
+    modes = conditional_modes(problem, beta, lam, start, sigma, least=least)
     L = np.tril(diagonal_blocks(structure, modes.factor.H)[0])  # of every level's H
     Linv = np.linalg.inv(L)
     x, log_weight = nodes_and_log_weights(k, K)

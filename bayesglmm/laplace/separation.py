@@ -80,7 +80,7 @@ def judge_separation(estimate: Estimate, design: Design, likelihood: Likelihood)
 
 
 def can_separate(likelihood: Likelihood) -> bool:
-    """Whether separation can be found for this family and link."""
+    """Whether the likelihood is one that separated outcomes leave without a maximum."""
     if likelihood.family.is_probability:
         return likelihood.link.name in _LINKS
     return likelihood.family.name == "poisson" and likelihood.link.name == "log"

@@ -61,6 +61,11 @@ def _workers() -> tuple[int, ThreadPoolExecutor]:
     return count or 1, ThreadPoolExecutor(max_workers=count or 1, thread_name_prefix="bayesglmm")
 
 
+def workers() -> int:
+    """Number of threads that work can be spread over."""
+    return _workers()[0]
+
+
 if hasattr(os, "register_at_fork"):  # threads do not survive a fork: a pool's would be waited for
     os.register_at_fork(after_in_child=_workers.cache_clear)
 

@@ -80,7 +80,7 @@ def _check_residual(model: Model) -> None:
         raise FitError(
             f"the posterior is improper: {n} rows and {p} coefficients with flat priors leave the "
             "residual sd undetermined under a flat prior. Give it a prior, "
-            f"{_example('sigma', 'bg.HalfStudentT(3, 0, 2.5)')}, or use the default priors."
+            f"{_example('sigma', 'bg.HalfStudentT(3, 2.5)')}, or use the default priors."
         )
 
 
@@ -99,7 +99,7 @@ def _check_sd(model: Model, term: RandomTerm, k: int) -> None:
     raise FitError(
         f"the posterior is improper: the sd of {term.name!r} ({column}) is learnt from {some}"
         f"{' only' if levels < term.J else ''}, and a flat prior needs at least {need}. Give it a "
-        f"prior, {_example(name, 'bg.HalfStudentT(3, 0, 2.5)')}, or use the default priors."
+        f"prior, {_example(name, 'bg.HalfStudentT(3, 2.5)')}, or use the default priors."
     )
 
 

@@ -89,7 +89,8 @@ def emmeans(
         ``emmean|prob|rate|response`` (or ``estimate|odds_ratio|ratio``), ``SE, df``,
         ``asymp_LCL, asymp_UCL`` (``lower_CL, upper_CL`` where df are finite), and for contrasts
         ``null`` (ratios), ``z_ratio|t_ratio, p_value``. For draws after ``SE``:
-        ``lower_HDI, upper_HDI, prob_direction, ess_bulk, r_hat``; ``SE`` is then the posterior
+        ``lower_HDI, upper_HDI, prob_direction, ess_bulk, r_hat`` (``ess`` for
+        independent draws); ``SE`` is then the posterior
         sd, and prob_direction the larger of P(> 0) and P(< 0) on the link scale. What the data
         cannot estimate, such as the mean of an empty cell, is null (emmeans' ``nonEst``).
 
@@ -169,7 +170,7 @@ def _quantity(fit: Fit, grid: Grid) -> Gaussian | Draws:
     """L beta + offset for a fit of either kind."""
     linear = fit.posterior.beta.linear(grid.L)
     if isinstance(linear, Draws):
-        return Draws(linear.values + grid.offset)
+        return linear.like(linear.values + grid.offset)
     return Gaussian(linear.mean + grid.offset, linear.cov, linear.degrees)
 
 
@@ -282,8 +283,7 @@ def _draw_columns(name: str, draws: Draws, direction: Array, level: float) -> di
         "lower_HDI": interval["conf_low"],
         "upper_HDI": interval["conf_high"],
         "prob_direction": direction,
-        "ess_bulk": checks["ess_bulk"],
-        "r_hat": checks["r_hat"],
+        **{check: checks[check] for check in ("ess_bulk", "r_hat", "ess") if check in checks},
     }
 
 

@@ -12,7 +12,6 @@ from bayesglmm.design import to_polars
 from bayesglmm.errors import DataError, check_choice
 from bayesglmm.post.check import check_fit
 from bayesglmm.post.tables import caption, check_level
-from bayesglmm.posterior import Draws
 from bayesglmm.posterior.gaussian import critical_value
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
@@ -131,7 +130,7 @@ def _columns(
         for term, (index, Z) in zip(fit.model.design.random, groups, strict=False):
             effects = fit.posterior.run.values(f"b_{term.name}")
             eta = eta + np.einsum("cdnk,nk->cdn", effects[:, :, index, :], Z)
-        draws = Draws(eta if type == "link" else link.inverse(eta))
+        draws = fit.posterior.draws(eta if type == "link" else link.inverse(eta))
         return {**draws.point(), **draws.interval(level)}
     assert isinstance(fit.posterior, MLPosterior)
     at = fit.posterior.estimate

@@ -12,7 +12,6 @@ from bayesglmm.post.check import check_fit
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.tables import check_level
 from bayesglmm.post.variances import Distribution, Variances, variances
-from bayesglmm.posterior import Draws
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
 
@@ -104,7 +103,7 @@ def shares_table(
     caption = f"{what} · {parts.text()} · {fit.method}"
     if isinstance(fit.posterior, MLPosterior):
         return table({**labels, "estimate": values[0, 0]}, caption)
-    columns = Draws(values).summary(level)
+    columns = fit.posterior.draws(values).summary(level)
     del columns["prob_direction"]
     return table({**labels, **columns}, f"{caption} · {fit.posterior.interval(level)}")
 

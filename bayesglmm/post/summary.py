@@ -6,11 +6,14 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bayesglmm.approximate.run import Approximated
 from bayesglmm.design import Design
 from bayesglmm.model import not_estimable
+from bayesglmm.nuts import Sampled
 from bayesglmm.post.check import check_fit
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.tables import params, varcorr
+from bayesglmm.posterior.approximated import LaplacePosterior
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 from bayesglmm.tables.table import Table
@@ -133,17 +136,8 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
         notes = fit.posterior.estimate.outcome.notes
     elif isinstance(fit.posterior, SampledPosterior):
         run = fit.posterior.run
-        d = run.diagnostics
-        lines.append(
-            f"{fit.posterior.method}, {run.options.tune} warm-up, seed {run.options.seed} · "
-            f"{run.options.coordinates} coordinates, {run.sample_seconds:.1f} s sampling"
-        )
-        lines.append(
-            f"divergences {d.divergences} · largest R-hat {d.r_hat[0]:.3f} ({d.r_hat[1]}) · "
-            f"smallest ESS: bulk {d.ess_bulk[0]:.0f} ({d.ess_bulk[1]}), "
-            f"tail {d.ess_tail[0]:.0f} ({d.ess_tail[1]})"
-        )
-        notes = d.notes
+        notes = run.diagnostics.notes
+        lines += _laplace_lines(run) if isinstance(run, Approximated) else _nuts_lines(fit, run)
     has_components = bool(design.random) or model.family.has_scale
     return Summary(
         _title(fit),
@@ -152,6 +146,26 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
         params(fit, level=level, exponentiate=exponentiate),
         notes,
     )
+
+
+def _nuts_lines(fit: Fit, run: Sampled) -> list[str]:
+    d, options = run.diagnostics, run.options
+    return [
+        f"{fit.method}, {options.tune} warm-up, seed {options.seed} · "
+        f"{options.coordinates} coordinates, {run.sample_seconds:.1f} s sampling",
+        f"divergences {d.divergences} · largest R-hat {d.r_hat[0]:.3f} ({d.r_hat[1]}) · "
+        f"smallest ESS: bulk {d.ess_bulk[0]:.0f} ({d.ess_bulk[1]}), "
+        f"tail {d.ess_tail[0]:.0f} ({d.ess_tail[1]})",
+    ]
+
+
+def _laplace_lines(run: Approximated) -> list[str]:
+    d, options = run.diagnostics, run.options
+    return [
+        f"{options.draws} draws of {d.proposals} weighed points, {d.distinct} distinct, worth "
+        f"{d.effective:.0f} · seed {options.seed}, {d.seconds:.1f} s",
+        d.trust,
+    ]
 
 
 def _why_dropped(design: Design) -> str:
@@ -164,6 +178,8 @@ def _title(fit: Fit) -> str:
     linear = fit.model.likelihood.is_linear
     mixed = "mixed " if fit.model.design.random else ""
     kind = f"{'Linear' if linear else 'Generalised linear'} {mixed}model"
+    if isinstance(fit.posterior, LaplacePosterior):
+        return f"{kind}: posterior by Laplace's approximation and importance weights"
     if isinstance(fit.posterior, SampledPosterior):
         return f"{kind}: posterior by NUTS"
     method = fit.posterior.method

@@ -46,7 +46,8 @@ def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Tabl
     -------
     Table
         ``term, estimate, std_error, conf_low, conf_high``, then for ML ``t_stat|z_stat, df,
-        p_value``, for draws ``median, mad, prob_direction, ess_bulk, ess_tail, r_hat, mcse``.
+        p_value``, for draws ``median, mad, prob_direction, ess_bulk, ess_tail, r_hat, mcse``
+        (independent ones, of Laplace's approximation: ``median, mad, prob_direction, ess, mcse``).
         A coefficient that cannot be estimated (a column of X that is a combination of earlier
         ones) keeps its row, with nulls where R has NA.
 

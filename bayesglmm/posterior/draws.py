@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,11 +31,15 @@ class Draws:
 
     def linear(self, L: Array) -> Draws:
         """``L @ parameters``, draw by draw, for L (k, m)."""
-        return Draws(self.values @ L.T)
+        return self.like(self.values @ L.T)
 
     def map(self, function: Callable[[Array], Array]) -> Draws:
         """An elementwise function of every draw."""
-        return Draws(function(self.values))
+        return self.like(function(self.values))
+
+    def like(self, values: Array) -> Draws:
+        """Draws of other quantities of the same run, (chains, draws, m)."""
+        return replace(self, values=values)
 
     def flat(self) -> Array:
         """(chains * draws, m)."""
@@ -88,3 +92,21 @@ class Draws:
         from bayesglmm.posterior.convergence import ess_and_rhat
 
         return ess_and_rhat(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Independent(Draws):
+    """Independent draws, as importance resampling gives them: one "chain" without an order.
+
+    Attributes
+    ----------
+    effective
+        Number of equally weighted draws that they are worth.
+    """
+
+    effective: float
+
+    def diagnostics(self) -> dict[str, Array]:
+        """Effective sample size and Monte Carlo standard error of the mean."""
+        ess = np.full(self.values.shape[-1], self.effective)
+        return {"ess": ess, "mcse": self.flat().std(axis=0, ddof=1) / np.sqrt(ess)}

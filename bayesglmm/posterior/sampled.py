@@ -1,4 +1,4 @@
-"""What a NUTS run knows: draws of everything."""
+"""What sampling knows: draws of everything, by NUTS or from Laplace's approximation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.approximate.run import Approximated
 from bayesglmm.design import Design
 from bayesglmm.laplace.covariance import components, covariance_of
 from bayesglmm.nuts import Sampled
@@ -20,11 +21,12 @@ class SampledPosterior:
     """The draws side of a fit."""
 
     design: Design
-    run: Sampled
+    run: Sampled | Approximated
 
     @property
     def method(self) -> str:
         """How the numbers were got."""
+        assert isinstance(self.run, Sampled)
         options = self.run.options
         ended = ", interrupted" if self.run.interrupted else ""
         return f"NUTS ({options.chains} chains x {options.draws} draws{ended})"
@@ -44,7 +46,11 @@ class SampledPosterior:
     @property
     def beta(self) -> Draws:
         """The coefficients, link scale."""
-        return Draws(self.run.values("beta"))
+        return self.draws(self.run.values("beta"))
+
+    def draws(self, values: Array) -> Draws:
+        """Draws of any quantities of the run, (chains, draws, m)."""
+        return Draws(values)
 
     @property
     def component_draws(self) -> Draws:
@@ -57,10 +63,15 @@ class SampledPosterior:
                 columns.append(self.run.values(f"sd_{name}")[..., c.row])
             else:
                 columns.append(self.run.values(f"corr_{name}")[..., c.row, c.column])
-        if "sigma" in self.run.tree["posterior"]:
+        if self.has_sigma:
             columns.append(self.run.values("sigma"))
         shape = self.run.values("beta").shape[:2]
-        return Draws(np.stack(columns, axis=-1) if columns else np.zeros((*shape, 0)))
+        return self.draws(np.stack(columns, axis=-1) if columns else np.zeros((*shape, 0)))
+
+    @property
+    def has_sigma(self) -> bool:
+        """Whether there is a residual sd."""
+        return "sigma" in self.run.tree["posterior"]
 
     def components(self, level: float) -> dict[str, Array]:
         """Columns for :attr:`component_draws`; ``variance`` is the mean of the squares."""
@@ -83,7 +94,7 @@ class SampledPosterior:
     def effects(self, term: int, level: float) -> dict[str, Array]:
         """Columns for the (J K) random effects of a term, level by level."""
         values = self._effect_draws(term)
-        return Draws(values.reshape(*values.shape[:2], -1)).summary(level)
+        return self.draws(values.reshape(*values.shape[:2], -1)).summary(level)
 
     def coefficients(self, column: int, term: int, position: int, level: float) -> dict[str, Array]:
         """Columns for (J,) beta + b, draw by draw."""
@@ -94,7 +105,7 @@ class SampledPosterior:
             total += beta[..., column, None]
         if position >= 0:
             total += self._effect_draws(term)[..., position]
-        return Draws(total).summary(level)
+        return self.draws(total).summary(level)
 
     def modes(self) -> tuple[Array, ...]:
         """(J_f, K_f) posterior means of the random effects."""

@@ -53,7 +53,7 @@ def cell(name: str, value: Cell) -> str:
         return ""
     if name in ("p_value", "p"):
         return p_value(float(value))
-    if name in ("df", "ess_bulk", "ess_tail"):
+    if name in ("df", "ess", "ess_bulk", "ess_tail"):
         if isinstance(value, float) and math.isinf(value):
             return "inf"
         return "" if math.isnan(value) else f"{value:.0f}" if value >= 100 else f"{value:.1f}"

@@ -12,8 +12,7 @@ import pytest
 import xarray as xr
 
 import bayesglmm as bg
-from bayesglmm.nuts import Sampled
-from bayesglmm.nuts.diagnostics import Diagnostics
+from bayesglmm.nuts import Diagnostics, Sampled
 from bayesglmm.posterior.sampled import SampledPosterior
 
 RNG = np.random.default_rng(2)
@@ -93,6 +92,7 @@ def test_draws_come_back_to_the_last_bit(data: bool, fit: bg.Fit, tmp_path: Path
             assert new[group][name].values.tobytes() == variable.values.tobytes(), name
     assert again.estimator == fit.estimator
     assert repr(again.diagnostics) == repr(fit.diagnostics)  # NaN among them
+    assert isinstance(again.diagnostics, Diagnostics)
     assert type(again.diagnostics.bfmi) is np.float64
     for table in ("params", "ranef", "coef", "varcorr"):
         assert getattr(again, table).equals(getattr(fit, table)), table

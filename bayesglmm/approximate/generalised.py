@@ -1,0 +1,248 @@
+"""The log posterior of covariance parameters and coefficients, the random effects integrated out.
+
+By Laplace's approximation or quadrature. ``x`` is t and the coefficients, these in coordinates of
+about unit scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bayesglmm.approximate.density import Completed, Layout, half_solve, raw_coordinates
+from bayesglmm.approximate.groups import groups_of
+from bayesglmm.approximate.kernels import weigh_candidates
+from bayesglmm.approximate.prior import coefficient_prior
+from bayesglmm.families.compiled import Density
+from bayesglmm.laplace import kernels
+from bayesglmm.laplace.factor import Factor
+from bayesglmm.laplace.glm import fit_glm
+from bayesglmm.laplace.marginal import Value, laplace
+from bayesglmm.laplace.pirls import Modes, Problem, conditional_modes
+from bayesglmm.laplace.quadrature import adaptive
+from bayesglmm.laplace.start import moment_start
+from bayesglmm.laplace.structure import Array
+
+if TYPE_CHECKING:
+    from bayesglmm.model import Model
+
+# Squared Newton decrement at which modes are near enough: to 1e-4 of their sds. What is drawn
+# about them is weighed by the density that it was drawn from, so nothing is lost.
+_NEAR = 1e-8
+_FARTHEST = 25.0  # of an unconstrained covariance parameter: beyond, exp loses its meaning
+
+
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """A point with the modes there: its log posterior as asked for, and by Laplace.
+
+    ``engine`` are the coefficients of orthonormal columns.
+    """
+
+    t: Array
+    beta: Array
+    engine: Array
+    sigma: float
+    modes: Modes
+    value: float
+    by_laplace: float
+
+
+class GeneralisedPosterior:
+    """Of (t, beta), the random effects integrated out by Laplace or quadrature."""
+
+    def __init__(self, model: Model, nagq: int) -> None:
+        design, likelihood = model.design, model.likelihood
+        self.layout = Layout(model)
+        self.coefficients = coefficient_prior(model, model.priors.coefficients)
+        columns = raw_coordinates(model)
+        self.problem = Problem(columns, design.offset, Density(likelihood), self.layout.covariance)
+        self.has_scale = likelihood.family.has_scale
+        self.evaluate: Callable[..., Value] = laplace if nagq == 1 else partial(adaptive, k=nagq)
+        self.is_laplace = nagq == 1
+        self.k, self.p = self.layout.prior.scales.size, design.p
+        self.size, self.n_scales = self.k + self.p, self.k
+        self.approximates = bool(design.random)
+        self.groups = groups_of(columns.structure, [term.index for term in design.random])
+        self.independent = self.groups.count
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start at the fit without random effects, and at moments of its residuals."""
+        problem = self.problem
+        density, columns, likelihood = problem.density, problem.columns, problem.density.likelihood
+        structure, n = columns.structure, len(problem.offset)
+        glm = fit_glm(columns.X, problem.offset, likelihood, exact=1e-4)
+        sigma = 1.0
+        if self.has_scale:
+            mu = likelihood.link.inverse(glm.eta)
+            sigma = max(float(np.sqrt(likelihood.deviance(mu) / n)), 1e-8)
+        l = np.empty((4, n))
+        density(glm.eta, sigma, l)
+        w = np.maximum(likelihood.expected_weights(glm.eta, sigma), 1e-300)
+        theta, error = np.zeros(0), np.zeros(0)
+        if structure.effects:
+            W, zr = np.empty(structure.values), np.empty((structure.effects, 1))
+            kernels.cross_products(structure.arrays, columns.Z, w, W)
+            kernels.sum_rows(structure.arrays, columns.Z, l[1][:, None], zr)
+            theta, error = moment_start(
+                structure,
+                problem.covariance,
+                W,
+                zr[:, 0],
+                float(np.sum(l[1] ** 2 / w)),
+                n,
+                known_residual=True,
+            )
+        t, spread = self.layout.start(theta, error, 1.0)
+        if self.has_scale:
+            t[-1] = np.log(sigma)
+        # The prior's curvature keeps directions that the data separate on a finite scale.
+        Rinv = np.linalg.inv(columns.R) if self.p else np.zeros((0, 0))
+        beta, slope = Rinv @ glm.beta, np.zeros(self.p)
+        self.coefficients(beta, slope)
+        curvature = np.empty((self.p, self.p))
+        for k in range(self.p):
+            moved = np.zeros(self.p)
+            step = 1e-3 * max(1.0, abs(float(beta[k])))
+            self.coefficients(beta + step * np.eye(self.p)[k], moved)
+            curvature[:, k] = (slope - moved) / step
+        information = columns.X.T @ (columns.X * w[:, None])
+        information += Rinv.T @ (0.5 * (curvature + curvature.T)) @ Rinv
+        values, vectors = np.linalg.eigh(information)
+        floor = 1e-8 * float(np.max(np.abs(values), initial=1e-300))
+        self.root = Rinv @ (vectors / np.sqrt(np.maximum(values, floor)))
+        self.to_engine = columns.R @ self.root
+        gamma = np.linalg.solve(self.root, beta) if self.p else beta
+        self.start = np.concatenate([t, gamma])
+        self.scale = np.concatenate([spread, np.ones(self.p)])
+        self.b = problem.zeros()
+
+    def _at(self, x: Array) -> tuple[Array, Array, Array, float]:
+        t = x[: self.k]
+        factors = self.layout.prior.factors(t)
+        return t, factors, factors[self.layout.places], self.layout.prior.sigma(t)
+
+    def __call__(self, x: Array) -> tuple[float, Array]:
+        bad = -np.inf, np.full_like(x, np.nan)
+        if np.abs(x[: self.k]).max(initial=0.0) > _FARTHEST:
+            return bad
+        t, factors, theta, sigma = self._at(x)
+        try:
+            at = self.evaluate(self.problem, theta, self.to_engine @ x[self.k :], sigma, self.b)
+        except (np.linalg.LinAlgError, FloatingPointError):
+            return bad
+        in_t, in_beta = np.zeros(self.k), np.zeros(self.p)
+        value = at.loglik + self.layout.prior(t, in_t)
+        value += self.coefficients(self.root @ x[self.k :], in_beta)
+        self.layout.prior.pull_back(t, factors, self.layout.slopes(factors, at.theta), in_t)
+        if self.has_scale:
+            in_t[-1] += at.log_sigma
+        slope = self.to_engine.T @ at.beta + self.root.T @ in_beta
+        self.b = at.modes.b  # where the next search starts
+        return value, np.concatenate([in_t, slope])
+
+    def look(self, x: Array) -> tuple[float, Array]:
+        at = self._near(x, self.b[:, 0])
+        return at.value, at.modes.b[:, 0]
+
+    def _near(self, x: Array, start: Array) -> _Near:
+        problem = self.problem
+        t, _, theta, sigma = self._at(x)
+        beta, engine = self.root @ x[self.k :], self.to_engine @ x[self.k :]
+        prior = self.layout.prior(t, np.zeros(self.k))
+        prior += self.coefficients(beta, np.zeros(self.p))
+        lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
+        modes = conditional_modes(problem, engine, lam, start[:, None], sigma, _NEAR)
+        by_laplace = modes.f - 0.5 * modes.factor.logdet
+        value = by_laplace
+        if not self.is_laplace:
+            value = self.evaluate(problem, theta, engine, sigma, modes.b).loglik
+        return _Near(t, beta, engine, sigma, modes, prior + value, prior + by_laplace)
+
+    def complete(
+        self, x: Array, start: Array, candidates: int, rng: np.random.Generator
+    ) -> Completed:
+        at = self._near(x, start)
+        log_ratio, b = self._drawn(at, candidates, rng)
+        return Completed(at.value, at.by_laplace + log_ratio, at.t, at.beta, b)
+
+    def nothing(self, x: Array) -> Completed:
+        beta = self.root @ x[self.k :]
+        return Completed(-np.inf, -np.inf, x[: self.k], beta, np.zeros(len(self.b)))
+
+    def _drawn(self, at: _Near, candidates: int, rng: np.random.Generator) -> tuple[float, Array]:
+        """Log of the average ratio of the exact density of the effects to their Gaussian, and b.
+
+        Groups of effects that share no row are independent given the parameters: the average is
+        taken, and the draw chosen, in each by itself, which multiplies the number of candidates
+        without evaluating more (Tran, Scharth, Pitt & Kohn 2013, arXiv:1309.3339, weigh
+        parameters by such estimates). Candidates come in pairs opposite each other about the
+        mode, which cancels most of what skewness does.
+        """
+        problem, modes, groups = self.problem, at.modes, self.groups
+        structure, m = problem.columns.structure, len(modes.u)
+        pairs = (candidates + 1) // 2
+        noise = rng.standard_normal((m, pairs))
+        away = half_solve(modes.factor, noise)
+        fixed = problem.columns.X @ at.engine + problem.offset
+        b, log_ratios = np.empty((candidates, m, 1)), np.empty((candidates, groups.count))
+        here = groups.sum_rows(modes.l[0]) - 0.5 * groups.sum_effects(modes.u[:, 0] ** 2)
+        model, lam, Z = problem.density.compiled, modes.factor.lam, problem.columns.Z
+        if model is not None:
+            where = (structure.arrays, lam, Z, fixed, model, at.sigma, modes.u, away, noise)
+            weigh_candidates(*where, groups.of_rows, groups.of_effects, here, b, log_ratios)
+        else:
+            eta, l = np.empty_like(modes.eta), np.empty_like(modes.l)
+            for c in range(candidates):
+                sign = 1.0 if c % 2 == 0 else -1.0
+                u = modes.u + sign * away[:, c // 2 : c // 2 + 1]
+                kernels.predict(structure.arrays, lam, Z, fixed, u, b[c], eta)
+                problem.density(eta, at.sigma, l)
+                squares = groups.sum_effects(u[:, 0] ** 2 - noise[:, c // 2] ** 2)
+                log_ratios[c] = groups.sum_rows(l[0]) - 0.5 * squares - here
+        if candidates == 1:
+            return float(log_ratios.sum()), b[0, :, 0]
+        top = log_ratios.max(axis=0)
+        share = np.exp(log_ratios - top)
+        total = share.sum(axis=0)
+        ends = np.cumsum(share, axis=0) / total
+        chosen = np.minimum((rng.random(groups.count) > ends).sum(axis=0), candidates - 1)
+        picked = b[chosen[groups.of_effects], np.arange(m), 0]
+        return float(np.sum(top + np.log(total / candidates))), picked
+
+
+class FixedPosterior(GeneralisedPosterior):
+    """Of (t, beta) without random effects: nothing is integrated out."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__(model, 1)
+        self.evaluate = self._likelihood
+
+    def _likelihood(
+        self, problem: Problem, theta: Array, beta: Array, sigma: float, start: Array
+    ) -> Value:
+        density, none = problem.density, np.zeros((0, 1))
+        eta, l = problem.columns.X @ beta + problem.offset, np.empty((4, len(problem.offset)))
+        value, log_sigma = density(eta, sigma, l), 0.0
+        if self.has_scale:
+            log_sigma = float(np.sum(density.likelihood.scale_derivatives(eta, sigma)[0]))
+        empty = np.zeros(0)
+        factor = Factor(problem.columns.structure, empty, empty, np.zeros((0, 0)), 0.0)
+        modes = Modes(none, none, eta, value, l, none, empty, factor, True)
+        return Value(value, empty, problem.columns.X.T @ l[1], log_sigma, modes)
+
+    def _near(self, x: Array, start: Array) -> _Near:
+        t, _, theta, sigma = self._at(x)
+        beta = self.root @ x[self.k :]
+        at = self._likelihood(self.problem, theta, self.to_engine @ x[self.k :], sigma, self.b)
+        value = at.loglik + self.layout.prior(t, np.zeros(self.k))
+        value += self.coefficients(beta, np.zeros(self.p))
+        return _Near(t, beta, beta, sigma, at.modes, value, value)
+
+    def _drawn(self, at: _Near, candidates: int, rng: np.random.Generator) -> tuple[float, Array]:
+        return 0.0, np.zeros(0)
