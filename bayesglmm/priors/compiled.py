@@ -81,6 +81,13 @@ def compiled_priors(priors: Sequence[Prior]) -> tuple[NDArray[np.int64], Array, 
     return codes, parameters, sum(constant for _, _, constant in known)
 
 
+def curvature(codes: NDArray[np.int64], parameters: Array, x: Array) -> Array:
+    """(m,) information in priors on the whole line: slope over distance, never negative."""
+    centre, scale, df = parameters.T
+    student = (df + 1.0) / (df * scale**2 + (x - centre) ** 2)
+    return np.select([codes == _NORMAL, codes == _STUDENT], [1.0 / scale**2, student], 0.0)
+
+
 @njit(cache=True, nogil=True, inline="always")
 def log_prior(code, first, second, third, x):
     """Log-density at x without its constant, and its derivative."""
