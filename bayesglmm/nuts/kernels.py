@@ -16,6 +16,7 @@ log-density in what they are named after, gathered from the end of the map to it
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -25,10 +26,21 @@ from bayesglmm.nuts.layout import ROWS, floats_of, integers_of, sizes_of, work_o
 from bayesglmm.nuts.scales import log_prior_scales, pull_back, unpack
 from bayesglmm.priors.compiled import log_prior_coefficients
 
+# Called from kernels only: without an entry from Python they compile much faster.
+_inner = partial(
+    njit,
+    cache=True,
+    nogil=True,
+    error_model="numpy",
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+)()
+_0 = np.int64(0)  # a literal would be another type, and compile another kernel
+
 # --------------------------------------------------------------------------- one K x K block
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _factor_block(blocks, at, K, width):
     """[Q | B] into [L | Y] in place, 1 / L_kk on the diagonal; returns log det L."""
     product = 1.0
@@ -52,7 +64,7 @@ def _factor_block(blocks, at, K, width):
     return math.log(product)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _solve_lower(blocks, at, K, width, v, first):
     """v = L^-1 v for K entries from ``first``."""
     for a in range(K):
@@ -62,7 +74,7 @@ def _solve_lower(blocks, at, K, width, v, first):
         v[first + a] = total * blocks[at + a * width + a]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _solve_upper(blocks, at, K, width, v, first):
     """v = L'^-1 v."""
     for a in range(K - 1, -1, -1):
@@ -72,7 +84,7 @@ def _solve_upper(blocks, at, K, width, v, first):
         v[first + a] = total * blocks[at + a * width + a]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
 def _factor_block_bar(blocks, bar, at, K, width, S):
     """From [L_bar | Y_bar] to [Q_bar | B_bar] in place, Q_bar symmetric (Murray 2016).
 
@@ -114,73 +126,73 @@ def _factor_block_bar(blocks, bar, at, K, width, S):
 # ------------------------------------------------------------------------- from x to (beta, b)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _covariances(s, m, v):
+@_inner
+def _covariances(terms, factors, inverses, precision):
     """Precisions of all terms and inverses of their factors; returns sum of J log det factor."""
     total = 0.0
-    for f in range(s.terms):
-        J, K, place = m.terms[f, 0], m.terms[f, 1], m.terms[f, 5]
+    for f in range(len(terms)):
+        J, K, place = terms[f, 0], terms[f, 1], terms[f, 5]
         for a in range(K):
-            total += J * math.log(v.factors[place + a * K + a])
+            total += J * math.log(factors[place + a * K + a])
             for c in range(K):
-                v.inverses[place + a * K + c] = 0.0
-            v.inverses[place + a * K + a] = 1.0 / v.factors[place + a * K + a]
+                inverses[place + a * K + c] = 0.0
+            inverses[place + a * K + a] = 1.0 / factors[place + a * K + a]
             for c in range(a):
                 value = 0.0
                 for k in range(c, a):
-                    value -= v.factors[place + a * K + k] * v.inverses[place + k * K + c]
-                v.inverses[place + a * K + c] = value * v.inverses[place + a * K + a]
+                    value -= factors[place + a * K + k] * inverses[place + k * K + c]
+                inverses[place + a * K + c] = value * inverses[place + a * K + a]
         for a in range(K):
             for c in range(K):
                 value = 0.0
                 for k in range(max(a, c), K):
-                    value += v.inverses[place + k * K + a] * v.inverses[place + k * K + c]
-                v.precision[place + a * K + c] = value
+                    value += inverses[place + k * K + a] * inverses[place + k * K + c]
+                precision[place + a * K + c] = value
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _responses(s, d, v, begin, end, gamma):
-    """v.raw = r - C gamma for effects from begin to end."""
+@_inner
+def _responses(r, C, gamma, raw, begin, end):
+    """raw = r - C gamma for effects from begin to end."""
     for e in range(begin, end):
-        total = d.r[e]
-        for k in range(s.p):
-            total -= d.C[e, k] * v.zeta[gamma + k]
-        v.raw[e] = total
+        total = r[e]
+        for k in range(C.shape[1]):
+            total -= C[e, k] * gamma[k]
+        raw[e] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _couple(m, d, v):
+@_inner
+def _couple(terms, couplings, starts, levels, coupled, b, raw):
     """Take from the chain's responses what the trailing effects explain."""
-    for i in range(len(m.couplings)):
-        f, h, start, level, value = m.couplings[i]
-        J, K, first = m.terms[f, 0], m.terms[f, 1], m.terms[f, 2]
-        Kh, first_h = m.terms[h, 1], m.terms[h, 2]
+    for i in range(len(couplings)):
+        f, h, start, level, value = couplings[i]
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        Kh, first_h = terms[h, 1], terms[h, 2]
         for j in range(J):
-            for e in range(m.starts[start + j], m.starts[start + j + 1]):
-                at, to = value + e * K * Kh, first_h + m.levels[level + e] * Kh
+            for e in range(starts[start + j], starts[start + j + 1]):
+                at, to = value + e * K * Kh, first_h + levels[level + e] * Kh
                 for a in range(K):
                     total = 0.0
                     for c in range(Kh):
-                        total += d.coupled[at + a * Kh + c] * v.b[to + c]
-                    v.raw[first + j * K + a] -= total
+                        total += coupled[at + a * Kh + c] * b[to + c]
+                    raw[first + j * K + a] -= total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _factor_terms(s, m, v, begin, end):
+@_inner
+def _factor_terms(terms, ancestors, chain, precision, blocks, y, begin, end):
     """[L | Y] and y of all levels of terms from begin to end; returns log det of all L."""
     total = 0.0
     for f in range(begin, end):
-        J, K, first = m.terms[f, 0], m.terms[f, 1], m.terms[f, 2]
-        prior, M, place = m.terms[f, 5], m.terms[f, 6], m.terms[f, 7]
-        ancestor = m.terms[f, 8]
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        prior, M, place = terms[f, 5], terms[f, 6], terms[f, 7]
+        ancestor = terms[f, 8]
         width = K + M
         if K == 1 and M == 0:
-            added, product = v.precision[prior], 1.0
+            added, product = precision[prior], 1.0
             for j in range(J):
-                inverse = 1.0 / math.sqrt(v.blocks[place + j] + added)
-                v.blocks[place + j] = inverse
-                v.y[first + j] *= inverse
+                inverse = 1.0 / math.sqrt(blocks[place + j] + added)
+                blocks[place + j] = inverse
+                y[first + j] *= inverse
                 product *= inverse
                 if not 1e-100 < product < 1e100:
                     total -= math.log(product)
@@ -188,16 +200,16 @@ def _factor_terms(s, m, v, begin, end):
             total -= math.log(product)
             continue
         if K == 1 and M == 1:
-            added, product = v.precision[prior], 1.0
-            first_g, place_g = m.terms[f + 1, 2], m.terms[f + 1, 7]
+            added, product = precision[prior], 1.0
+            first_g, place_g = terms[f + 1, 2], terms[f + 1, 7]
             for j in range(J):
                 at = place + 2 * j
-                inverse = 1.0 / math.sqrt(v.blocks[at] + added)
-                Y, y = v.blocks[at + 1] * inverse, v.y[first + j] * inverse
-                v.blocks[at], v.blocks[at + 1], v.y[first + j] = inverse, Y, y
-                g = m.ancestors[ancestor + j]
-                v.blocks[place_g + g] -= Y * Y
-                v.y[first_g + g] -= Y * y
+                inverse = 1.0 / math.sqrt(blocks[at] + added)
+                Y, own = blocks[at + 1] * inverse, y[first + j] * inverse
+                blocks[at], blocks[at + 1], y[first + j] = inverse, Y, own
+                g = ancestors[ancestor + j]
+                blocks[place_g + g] -= Y * Y
+                y[first_g + g] -= Y * own
                 product *= inverse
                 if not 1e-100 < product < 1e100:
                     total -= math.log(product)
@@ -208,111 +220,66 @@ def _factor_terms(s, m, v, begin, end):
             at = place + j * K * width
             for a in range(K):
                 for c in range(K):
-                    v.blocks[at + a * width + c] += v.precision[prior + a * K + c]
-            total += _factor_block(v.blocks, at, K, width)
-            _solve_lower(v.blocks, at, K, width, v.y, first + j * K)
+                    blocks[at + a * width + c] += precision[prior + a * K + c]
+            total += _factor_block(blocks, at, K, width)
+            _solve_lower(blocks, at, K, width, y, first + j * K)
             left = K  # columns that belong to the next ancestor
-            for g in range(f + 1, f + 1 + m_ancestors(m, f, s)):
-                Kg, Mg = m.terms[g, 1], m.terms[g, 6]
-                level = m.ancestors[ancestor + (g - f - 1) * J + j]
-                to, wide = m.terms[g, 7] + level * Kg * (Kg + Mg), Kg + Mg
+            for g in range(f + 1, f + 1 + _later(chain, f)):
+                Kg, Mg = terms[g, 1], terms[g, 6]
+                level = ancestors[ancestor + (g - f - 1) * J + j]
+                to, wide = terms[g, 7] + level * Kg * (Kg + Mg), Kg + Mg
                 for a in range(Kg):
                     for c in range(wide):
                         value = 0.0
                         for k in range(K):
                             row = at + k * width + left
-                            value += v.blocks[row + a] * v.blocks[row + c]
-                        v.blocks[to + a * wide + c] -= value
+                            value += blocks[row + a] * blocks[row + c]
+                        blocks[to + a * wide + c] -= value
                     value = 0.0
                     for k in range(K):
-                        value += v.blocks[at + k * width + left + a] * v.y[first + j * K + k]
-                    v.y[m.terms[g, 2] + level * Kg + a] -= value
+                        value += blocks[at + k * width + left + a] * y[first + j * K + k]
+                    y[terms[g, 2] + level * Kg + a] -= value
                 left += Kg
     return total
 
 
-@njit(cache=True, nogil=True, inline="always")
-def m_ancestors(m, f, s):
-    """Number of later chain terms."""
-    return s.chain - 1 - f if f < s.chain else 0
+@_inner
+def _later(chain, f):
+    """Number of chain terms after term f."""
+    return max(chain - 1 - f, 0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _effects(s, m, v, z, offset, begin, end):
+@_inner
+def _effects(terms, ancestors, chain, blocks, y, z, offset, b, begin, end):
     """b of terms from begin to end, outermost first; z of effect e is z[e - offset]."""
     for f in range(end - 1, begin - 1, -1):
-        J, K, first = m.terms[f, 0], m.terms[f, 1], m.terms[f, 2]
-        M, place, ancestor = m.terms[f, 6], m.terms[f, 7], m.terms[f, 8]
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        M, place, ancestor = terms[f, 6], terms[f, 7], terms[f, 8]
         width = K + M
         if K == 1 and M == 0:
             for j in range(first, first + J):
-                v.b[j] = (v.y[j] + z[j - offset]) * v.blocks[place + j - first]
+                b[j] = (y[j] + z[j - offset]) * blocks[place + j - first]
             continue
         if K == 1 and M == 1:
-            first_g = m.terms[f + 1, 2]
+            first_g = terms[f + 1, 2]
             for j in range(J):
                 at = place + 2 * j
-                above = v.blocks[at + 1] * v.b[first_g + m.ancestors[ancestor + j]]
-                v.b[first + j] = (v.y[first + j] - above + z[first + j - offset]) * v.blocks[at]
+                above = blocks[at + 1] * b[first_g + ancestors[ancestor + j]]
+                b[first + j] = (y[first + j] - above + z[first + j - offset]) * blocks[at]
             continue
         for j in range(J):
             at, e = place + j * K * width, first + j * K
             for a in range(K):
-                v.b[e + a] = v.y[e + a] + z[e + a - offset]
+                b[e + a] = y[e + a] + z[e + a - offset]
             left = K
-            for g in range(f + 1, f + 1 + m_ancestors(m, f, s)):
-                Kg = m.terms[g, 1]
-                to = m.terms[g, 2] + m.ancestors[ancestor + (g - f - 1) * J + j] * Kg
+            for g in range(f + 1, f + 1 + _later(chain, f)):
+                Kg = terms[g, 1]
+                to = terms[g, 2] + ancestors[ancestor + (g - f - 1) * J + j] * Kg
                 for a in range(K):
                     for c in range(Kg):
-                        v.b[e + a] -= v.blocks[at + a * width + left + c] * v.b[to + c]
+                        b[e + a] -= blocks[at + a * width + left + c] * b[to + c]
                 left += Kg
-            _solve_upper(v.blocks, at, K, width, v.b, e)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _scale(s, d, m, v):
-    """factors, precisions and blocks of v.t; returns sigma, ratio and log det of the factors."""
-    unpack(v.t, m.layout, v.factors)
-    logdet = _covariances(s, m, v)
-    sigma, ratio = 1.0, 1.0
-    if s.has_scale:
-        sigma = math.exp(v.t[s.scales - 1])
-        ratio = (d.fixed[0] / sigma) ** 2
-    for e in range(s.blocks):
-        v.blocks[e] = ratio * d.blocks[e]
-    return sigma, ratio, logdet
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _trailing_responses(s, d, m, v, ratio):
-    """Factors and y of the trailing terms, v.zeta's gamma being known."""
-    gamma = s.effects - s.leading
-    _responses(s, d, v, s.leading, s.effects, gamma)
-    for e in range(s.leading, s.effects):
-        v.y[e] = ratio * v.raw[e]
-    return _factor_terms(s, m, v, s.chain, s.terms)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _chain_responses(s, d, m, v, ratio):
-    """Factors and y of the chain, gamma and the trailing effects being known."""
-    gamma = s.effects - s.leading
-    _responses(s, d, v, 0, s.leading, gamma)
-    _couple(m, d, v)
-    for e in range(s.leading):
-        v.y[e] = ratio * v.raw[e]
-    return _factor_terms(s, m, v, 0, s.chain)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _coefficients(s, d, v):
-    gamma = s.effects - s.leading
-    for a in range(s.p):
-        total = d.beta[a]
-        for c in range(s.p):
-            total += d.back[a, c] * v.zeta[gamma + c]
-        v.beta[a] = total
+            _solve_upper(blocks, at, K, width, b, e)
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -323,25 +290,57 @@ def _dot(a, b, begin, end):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@_inner
+def _scale(s, d, m, v):
+    """Factors, precisions and blocks of v.t; returns sigma, ratio and log det of the factors."""
+    unpack(v.t, m.layout, v.factors)
+    logdet = _covariances(m.terms, v.factors, v.inverses, v.precision)
+    sigma, ratio = 1.0, 1.0
+    if s.has_scale:
+        sigma = math.exp(v.t[s.scales - 1])
+        ratio = (d.fixed[0] / sigma) ** 2
+    for e in range(s.blocks):
+        v.blocks[e] = ratio * d.blocks[e]
+    return sigma, ratio, logdet
+
+
+@_inner
+def _eliminate(s, d, m, v, ratio, terms, effects):
+    """[L | Y] and y of a range of terms, gamma and all later terms being known.
+
+    Returns log det of all L.
+    """
+    begin, end = effects
+    _responses(d.r, d.C, v.zeta[s.effects - s.leading :], v.raw, begin, end)
+    if begin < s.leading:
+        _couple(m.terms, m.couplings, m.starts, m.levels, d.coupled, v.b, v.raw)
+    for e in range(begin, end):
+        v.y[e] = ratio * v.raw[e]
+    return _factor_terms(
+        m.terms, m.ancestors, s.chain, v.precision, v.blocks, v.y, terms[0], terms[1]
+    )
+
+
+@_inner
 def _place(s, d, m, v, x):
     """(t, beta, b) of a point; returns sigma, ratio, log det of the factors, log|d(..)/dx|.
 
     The determinants of the static maps are among the constants.
     """
-    last = s.effects + s.p
+    last, q = s.effects + s.p, s.effects - s.leading
     for a in range(s.scales):
-        v.t[a] = d.t[a] + _dot(d.root[a], x[last:], 0, a + 1)
+        v.t[a] = d.t[a] + _dot(d.root[a], x[last:], _0, a + 1)
     sigma, ratio, logdet = _scale(s, d, m, v)
-    size = last - s.leading
     epsilon = x[s.leading : last]
-    for a in range(size):
-        v.zeta[a] = _dot(d.A[a], epsilon, a, size)
-    _coefficients(s, d, v)
-    jacobian = -_trailing_responses(s, d, m, v, ratio)
-    _effects(s, m, v, v.zeta, s.leading, s.chain, s.terms)
-    jacobian -= _chain_responses(s, d, m, v, ratio)
-    _effects(s, m, v, x, 0, 0, s.chain)
+    for a in range(q + s.p):
+        v.zeta[a] = _dot(d.A[a], epsilon, a, q + s.p)
+    for a in range(s.p):
+        v.beta[a] = d.beta[a] + _dot(d.back[a], v.zeta[q:], _0, s.p)
+    trailing, chain = (s.chain, s.terms), (_0, s.chain)
+    jacobian = -_eliminate(s, d, m, v, ratio, trailing, (s.leading, s.effects))
+    _effects(m.terms, m.ancestors, s.chain, v.blocks, v.y, v.zeta, s.leading, v.b, *trailing)
+    jacobian -= _eliminate(s, d, m, v, ratio, chain, (_0, s.leading))
+    _effects(m.terms, m.ancestors, s.chain, v.blocks, v.y, x, _0, v.b, *chain)
     return sigma, ratio, logdet, jacobian
 
 
@@ -351,7 +350,12 @@ def positions(ints, index, data, xs, ts, betas, bs):
     s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints)
     for i in range(len(xs)):
         _place(s, d, m, v, xs[i])
-        ts[i], betas[i], bs[i] = v.t, v.beta, v.b
+        for a in range(s.scales):
+            ts[i, a] = v.t[a]
+        for a in range(s.p):
+            betas[i, a] = v.beta[a]
+        for a in range(s.effects):
+            bs[i, a] = v.b[a]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -360,41 +364,48 @@ def coordinates(ints, index, data, ts, gammas, bs, xs):
     s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints)
     last, q = s.effects + s.p, s.effects - s.leading
     size = q + s.p
+    trailing, chain = (s.chain, s.terms), (_0, s.chain)
     for i in range(len(xs)):
         x = xs[i]
-        v.t[:], v.b[:], v.zeta[q:] = ts[i], bs[i], gammas[i]
         for a in range(s.scales):
-            left = v.t[a] - d.t[a] - _dot(d.root[a], x[last:], 0, a)
+            v.t[a] = ts[i, a]
+            left = v.t[a] - d.t[a] - _dot(d.root[a], x[last:], _0, a)
             x[last + a] = left / d.root[a, a]
+        for a in range(s.p):
+            v.zeta[q + a] = gammas[i, a]
+        for a in range(s.effects):
+            v.b[a] = bs[i, a]
         ratio = _scale(s, d, m, v)[1]
-        _trailing_responses(s, d, m, v, ratio)
-        _standardise(s, m, v, v.zeta, s.leading, s.chain, s.terms)
-        _chain_responses(s, d, m, v, ratio)
-        _standardise(s, m, v, x, 0, 0, s.chain)
+        _eliminate(s, d, m, v, ratio, trailing, (s.leading, s.effects))
+        _standardise(
+            m.terms, m.ancestors, s.chain, v.blocks, v.y, v.b, v.zeta, s.leading, *trailing
+        )
+        _eliminate(s, d, m, v, ratio, chain, (_0, s.leading))
+        _standardise(m.terms, m.ancestors, s.chain, v.blocks, v.y, v.b, x, _0, *chain)
         epsilon = x[s.leading : last]
         for a in range(size - 1, -1, -1):
             epsilon[a] = (v.zeta[a] - _dot(d.A[a], epsilon, a + 1, size)) / d.A[a, a]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _standardise(s, m, v, z, offset, begin, end):
+@_inner
+def _standardise(terms, ancestors, chain, blocks, y, b, z, offset, begin, end):
     """z = L'b - y + Y b_a, the inverse of `_effects`."""
     for f in range(begin, end):
-        J, K, first = m.terms[f, 0], m.terms[f, 1], m.terms[f, 2]
-        M, place, ancestor = m.terms[f, 6], m.terms[f, 7], m.terms[f, 8]
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        M, place, ancestor = terms[f, 6], terms[f, 7], terms[f, 8]
         width = K + M
         for j in range(J):
             at, e = place + j * K * width, first + j * K
             for a in range(K):
-                total = v.b[e + a] / v.blocks[at + a * width + a] - v.y[e + a]
+                total = b[e + a] / blocks[at + a * width + a] - y[e + a]
                 for k in range(a + 1, K):
-                    total += v.blocks[at + k * width + a] * v.b[e + k]
+                    total += blocks[at + k * width + a] * b[e + k]
                 left = K
-                for g in range(f + 1, f + 1 + m_ancestors(m, f, s)):
-                    Kg = m.terms[g, 1]
-                    to = m.terms[g, 2] + m.ancestors[ancestor + (g - f - 1) * J + j] * Kg
+                for g in range(f + 1, f + 1 + _later(chain, f)):
+                    Kg = terms[g, 1]
+                    to = terms[g, 2] + ancestors[ancestor + (g - f - 1) * J + j] * Kg
                     for c in range(Kg):
-                        total += v.blocks[at + a * width + left + c] * v.b[to + c]
+                        total += blocks[at + a * width + left + c] * b[to + c]
                     left += Kg
                 z[e + a - offset] = total
 
@@ -402,241 +413,245 @@ def _standardise(s, m, v, z, offset, begin, end):
 # --------------------------------------------------------------------------- over the rows
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _rows(s, d, m, v, index, sigma, gamma_bar):
-    """Log-likelihood; its slopes in b and gamma are added to v.b_bar and gamma_bar."""
-    total, q = 0.0, s.effects - s.leading
-    for begin in range(0, s.n, ROWS):
-        size = min(ROWS, s.n - begin)
+@_inner
+def _rows(code, y, w, fixed, X, Z, terms, index, gamma, b, sigma, eta, slope, gamma_bar, b_bar):
+    """Log-likelihood; its slopes in b and gamma are added to b_bar and gamma_bar."""
+    total, n = 0.0, len(y)
+    for begin in range(0, n, ROWS):
+        size = min(ROWS, n - begin)
         for i in range(size):
-            v.eta[i] = d.eta[begin + i]
-        for k in range(s.p):
-            g, column = v.zeta[q + k], d.X[k, begin : begin + size]
+            eta[i] = fixed[begin + i]
+        for k in range(len(X)):
+            g, column = gamma[k], X[k, begin : begin + size]
             for i in range(size):
-                v.eta[i] += g * column[i]
-        for f in range(s.terms):
-            K, first, z = m.terms[f, 1], m.terms[f, 2], m.terms[f, 3]
+                eta[i] += g * column[i]
+        for f in range(len(terms)):
+            K, first, z = terms[f, 1], terms[f, 2], terms[f, 3]
             level = index[f, begin : begin + size]
-            if m.terms[f, 4]:
+            if terms[f, 4]:
                 for i in range(size):
-                    v.eta[i] += v.b[first + level[i]]
+                    eta[i] += b[first + level[i]]
             else:
                 for k in range(K):
-                    column = d.Z[z + k, begin : begin + size]
+                    column = Z[z + k, begin : begin + size]
                     for i in range(size):
-                        v.eta[i] += column[i] * v.b[first + level[i] * K + k]
+                        eta[i] += column[i] * b[first + level[i] * K + k]
         end = begin + size
-        total += value_and_slope(s.code, d.y[begin:end], d.w[begin:end], v.eta, sigma, v.slope)
-        for k in range(s.p):
-            gamma_bar[k] += _dot(d.X[k, begin:end], v.slope, 0, size)
-        for f in range(s.terms):
-            K, first, z = m.terms[f, 1], m.terms[f, 2], m.terms[f, 3]
+        total += value_and_slope(code, y[begin:end], w[begin:end], eta, sigma, slope)
+        for k in range(len(X)):
+            gamma_bar[k] += _dot(X[k, begin:end], slope, _0, size)
+        for f in range(len(terms)):
+            K, first, z = terms[f, 1], terms[f, 2], terms[f, 3]
             level = index[f, begin:end]
-            if m.terms[f, 4]:
+            if terms[f, 4]:
                 for i in range(size):
-                    v.b_bar[first + level[i]] += v.slope[i]
+                    b_bar[first + level[i]] += slope[i]
             else:
                 for k in range(K):
-                    column = d.Z[z + k, begin:end]
+                    column = Z[z + k, begin:end]
                     for i in range(size):
-                        v.b_bar[first + level[i] * K + k] += column[i] * v.slope[i]
+                        b_bar[first + level[i] * K + k] += column[i] * slope[i]
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _effects_prior(s, m, v):
+@_inner
+def _effects_prior(terms, precision, b, b_bar, precision_bar):
     """sum of log N(b; 0, Sigma) without determinants and constants, with slopes."""
     total = 0.0
-    for f in range(s.terms):
-        J, K, first, prior = m.terms[f, 0], m.terms[f, 1], m.terms[f, 2], m.terms[f, 5]
+    for f in range(len(terms)):
+        J, K, first, prior = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 5]
         if K == 1:
-            squares, precision = 0.0, v.precision[prior]
+            squares, inverse = 0.0, precision[prior]
             for e in range(first, first + J):
-                squares += v.b[e] * v.b[e]
-                v.b_bar[e] -= precision * v.b[e]
-            total -= 0.5 * precision * squares
-            v.precision_bar[prior] -= 0.5 * squares
+                squares += b[e] * b[e]
+                b_bar[e] -= inverse * b[e]
+            total -= 0.5 * inverse * squares
+            precision_bar[prior] -= 0.5 * squares
             continue
         for j in range(J):
             e = first + j * K
             for a in range(K):
                 pull = 0.0
                 for c in range(K):
-                    pull += v.precision[prior + a * K + c] * v.b[e + c]
-                    v.precision_bar[prior + a * K + c] -= 0.5 * v.b[e + a] * v.b[e + c]
-                total -= 0.5 * v.b[e + a] * pull
-                v.b_bar[e + a] -= pull
+                    pull += precision[prior + a * K + c] * b[e + c]
+                    precision_bar[prior + a * K + c] -= 0.5 * b[e + a] * b[e + c]
+                total -= 0.5 * b[e + a] * pull
+                b_bar[e + a] -= pull
     return total
 
 
 # ------------------------------------------------------------------------------ and backwards
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _effects_bar(s, m, v, z_bar, offset, begin, end):
+@_inner
+def _effects_bar(
+    terms, ancestors, chain, blocks, b, b_bar, r_bar, blocks_bar, z_bar, offset, begin, end
+):
     """Back through `_effects`: innermost first. Sets z_bar, r_bar (of y) and blocks_bar."""
     for f in range(begin, end):
-        J, K, first = m.terms[f, 0], m.terms[f, 1], m.terms[f, 2]
-        M, place, ancestor = m.terms[f, 6], m.terms[f, 7], m.terms[f, 8]
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        M, place, ancestor = terms[f, 6], terms[f, 7], terms[f, 8]
         width = K + M
         if K == 1 and M == 0:
             for j in range(first, first + J):
-                inverse = v.blocks[place + j - first]
-                pull = v.b_bar[j] * inverse
-                v.blocks_bar[place + j - first] = -v.b[j] * pull - inverse
-                v.r_bar[j] = pull
+                inverse = blocks[place + j - first]
+                pull = b_bar[j] * inverse
+                blocks_bar[place + j - first] = -b[j] * pull - inverse
+                r_bar[j] = pull
                 z_bar[j - offset] = pull
             continue
         if K == 1 and M == 1:
-            first_g = m.terms[f + 1, 2]
+            first_g = terms[f + 1, 2]
             for j in range(J):
                 at, e = place + 2 * j, first + j
-                g = first_g + m.ancestors[ancestor + j]
-                inverse = v.blocks[at]
-                pull = v.b_bar[e] * inverse
-                v.blocks_bar[at] = -v.b[e] * pull - inverse
-                v.blocks_bar[at + 1] = -pull * v.b[g]
-                v.b_bar[g] -= v.blocks[at + 1] * pull
-                v.r_bar[e] = pull
+                g = first_g + ancestors[ancestor + j]
+                inverse = blocks[at]
+                pull = b_bar[e] * inverse
+                blocks_bar[at] = -b[e] * pull - inverse
+                blocks_bar[at + 1] = -pull * b[g]
+                b_bar[g] -= blocks[at + 1] * pull
+                r_bar[e] = pull
                 z_bar[e - offset] = pull
             continue
         for j in range(J):
             at, e = place + j * K * width, first + j * K
             for a in range(K):
-                v.r_bar[e + a] = v.b_bar[e + a]
-            _solve_lower(v.blocks, at, K, width, v.r_bar, e)
+                r_bar[e + a] = b_bar[e + a]
+            _solve_lower(blocks, at, K, width, r_bar, e)
             for a in range(K):
-                z_bar[e + a - offset] = v.r_bar[e + a]
+                z_bar[e + a - offset] = r_bar[e + a]
                 for c in range(a + 1):
-                    v.blocks_bar[at + a * width + c] = -v.b[e + a] * v.r_bar[e + c]
-                v.blocks_bar[at + a * width + a] -= v.blocks[at + a * width + a]
+                    blocks_bar[at + a * width + c] = -b[e + a] * r_bar[e + c]
+                blocks_bar[at + a * width + a] -= blocks[at + a * width + a]
             left = K
-            for g in range(f + 1, f + 1 + m_ancestors(m, f, s)):
-                Kg = m.terms[g, 1]
-                to = m.terms[g, 2] + m.ancestors[ancestor + (g - f - 1) * J + j] * Kg
+            for g in range(f + 1, f + 1 + _later(chain, f)):
+                Kg = terms[g, 1]
+                to = terms[g, 2] + ancestors[ancestor + (g - f - 1) * J + j] * Kg
                 for a in range(K):
                     row = at + a * width + left
                     for c in range(Kg):
-                        v.blocks_bar[row + c] = -v.r_bar[e + a] * v.b[to + c]
-                        v.b_bar[to + c] -= v.blocks[row + c] * v.r_bar[e + a]
+                        blocks_bar[row + c] = -r_bar[e + a] * b[to + c]
+                        b_bar[to + c] -= blocks[row + c] * r_bar[e + a]
                 left += Kg
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _factor_terms_bar(s, m, v, begin, end):
+@_inner
+def _factor_terms_bar(
+    terms, ancestors, chain, blocks, y, r_bar, blocks_bar, precision_bar, scratch, begin, end
+):
     """Back through `_factor_terms`: outermost first.
 
     r_bar becomes that of r, blocks_bar that of P; adds to precision_bar.
     """
     for f in range(end - 1, begin - 1, -1):
-        J, K, first = m.terms[f, 0], m.terms[f, 1], m.terms[f, 2]
-        prior, M, place = m.terms[f, 5], m.terms[f, 6], m.terms[f, 7]
-        ancestor = m.terms[f, 8]
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        prior, M, place = terms[f, 5], terms[f, 6], terms[f, 7]
+        ancestor = terms[f, 8]
         width = K + M
         if K == 1 and M == 0:
             total = 0.0
             for j in range(J):
-                inverse = v.blocks[place + j]
-                pull = v.r_bar[first + j] * inverse
-                v.r_bar[first + j] = pull
-                bar = 0.5 * inverse * (v.blocks_bar[place + j] - pull * v.y[first + j])
-                v.blocks_bar[place + j] = bar
+                inverse = blocks[place + j]
+                pull = r_bar[first + j] * inverse
+                r_bar[first + j] = pull
+                bar = 0.5 * inverse * (blocks_bar[place + j] - pull * y[first + j])
+                blocks_bar[place + j] = bar
                 total += bar
-            v.precision_bar[prior] += total
+            precision_bar[prior] += total
             continue
         if K == 1 and M == 1:
             total = 0.0
-            first_g, place_g = m.terms[f + 1, 2], m.terms[f + 1, 7]
+            first_g, place_g = terms[f + 1, 2], terms[f + 1, 7]
             for j in range(J):
                 at, e = place + 2 * j, first + j
-                g = m.ancestors[ancestor + j]
-                inverse, Y, y = v.blocks[at], v.blocks[at + 1], v.y[e]
-                above, r_above = v.blocks_bar[place_g + g], v.r_bar[first_g + g]
-                beside = (v.blocks_bar[at + 1] - 2.0 * Y * above - y * r_above) * inverse
-                pull = (v.r_bar[e] - Y * r_above) * inverse
-                bar = 0.5 * inverse * (v.blocks_bar[at] - beside * Y - pull * y)
-                v.blocks_bar[at], v.blocks_bar[at + 1], v.r_bar[e] = bar, beside, pull
+                g = ancestors[ancestor + j]
+                inverse, Y, own = blocks[at], blocks[at + 1], y[e]
+                above, r_above = blocks_bar[place_g + g], r_bar[first_g + g]
+                beside = (blocks_bar[at + 1] - 2.0 * Y * above - own * r_above) * inverse
+                pull = (r_bar[e] - Y * r_above) * inverse
+                bar = 0.5 * inverse * (blocks_bar[at] - beside * Y - pull * own)
+                blocks_bar[at], blocks_bar[at + 1], r_bar[e] = bar, beside, pull
                 total += bar
-            v.precision_bar[prior] += total
+            precision_bar[prior] += total
             continue
         for j in range(J):
             at, e = place + j * K * width, first + j * K
             left = K
-            for g in range(f + 1, f + 1 + m_ancestors(m, f, s)):
-                Kg, wide = m.terms[g, 1], m.terms[g, 1] + m.terms[g, 6]
-                level = m.ancestors[ancestor + (g - f - 1) * J + j]
-                to, r_to = m.terms[g, 7] + level * Kg * wide, m.terms[g, 2] + level * Kg
+            for g in range(f + 1, f + 1 + _later(chain, f)):
+                Kg, wide = terms[g, 1], terms[g, 1] + terms[g, 6]
+                level = ancestors[ancestor + (g - f - 1) * J + j]
+                to, r_to = terms[g, 7] + level * Kg * wide, terms[g, 2] + level * Kg
                 for k in range(K):
                     row = at + k * width + left
-                    y, y_bar = v.y[e + k], v.r_bar[e + k]
+                    own, y_bar = y[e + k], r_bar[e + k]
                     for a in range(Kg):
-                        bar = -y * v.r_bar[r_to + a]
-                        y_bar -= v.blocks[row + a] * v.r_bar[r_to + a]
+                        bar = -own * r_bar[r_to + a]
+                        y_bar -= blocks[row + a] * r_bar[r_to + a]
                         for c in range(wide):
-                            above = v.blocks_bar[to + a * wide + c]
-                            bar -= v.blocks[row + c] * above
-                            v.blocks_bar[row + c] -= v.blocks[row + a] * above
-                        v.blocks_bar[row + a] += bar
-                    v.r_bar[e + k] = y_bar
+                            above = blocks_bar[to + a * wide + c]
+                            bar -= blocks[row + c] * above
+                            blocks_bar[row + c] -= blocks[row + a] * above
+                        blocks_bar[row + a] += bar
+                    r_bar[e + k] = y_bar
                 left += Kg
-            _solve_upper(v.blocks, at, K, width, v.r_bar, e)
+            _solve_upper(blocks, at, K, width, r_bar, e)
             for a in range(K):
                 for c in range(a + 1):
-                    v.blocks_bar[at + a * width + c] -= v.r_bar[e + a] * v.y[e + c]
-            _factor_block_bar(v.blocks, v.blocks_bar, at, K, width, v.scratch)
+                    blocks_bar[at + a * width + c] -= r_bar[e + a] * y[e + c]
+            _factor_block_bar(blocks, blocks_bar, at, K, width, scratch)
             for a in range(K):
                 for c in range(K):
-                    v.precision_bar[prior + a * K + c] += v.blocks_bar[at + a * width + c]
+                    precision_bar[prior + a * K + c] += blocks_bar[at + a * width + c]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _responses_bar(s, d, v, begin, end, ratio, gamma_bar):
+@_inner
+def _responses_bar(C, raw, ratio, r_bar, gamma_bar, begin, end):
     """Back through y = ratio (r - C gamma); r_bar becomes that of the bracket.
 
     Returns the derivative in the ratio.
     """
     total = 0.0
     for e in range(begin, end):
-        total += v.r_bar[e] * v.raw[e]
-        v.r_bar[e] *= ratio
-        for k in range(s.p):
-            gamma_bar[k] -= d.C[e, k] * v.r_bar[e]
+        total += r_bar[e] * raw[e]
+        r_bar[e] *= ratio
+        for k in range(C.shape[1]):
+            gamma_bar[k] -= C[e, k] * r_bar[e]
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _couple_bar(m, d, v):
-    for i in range(len(m.couplings)):
-        f, h, start, level, value = m.couplings[i]
-        J, K, first = m.terms[f, 0], m.terms[f, 1], m.terms[f, 2]
-        Kh, first_h = m.terms[h, 1], m.terms[h, 2]
+@_inner
+def _couple_bar(terms, couplings, starts, levels, coupled, r_bar, b_bar):
+    for i in range(len(couplings)):
+        f, h, start, level, value = couplings[i]
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        Kh, first_h = terms[h, 1], terms[h, 2]
         for j in range(J):
-            for e in range(m.starts[start + j], m.starts[start + j + 1]):
-                at, to = value + e * K * Kh, first_h + m.levels[level + e] * Kh
+            for e in range(starts[start + j], starts[start + j + 1]):
+                at, to = value + e * K * Kh, first_h + levels[level + e] * Kh
                 for a in range(K):
-                    pull = v.r_bar[first + j * K + a]
+                    pull = r_bar[first + j * K + a]
                     for c in range(Kh):
-                        v.b_bar[to + c] -= d.coupled[at + a * Kh + c] * pull
+                        b_bar[to + c] -= coupled[at + a * Kh + c] * pull
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _covariances_bar(s, m, v):
+@_inner
+def _covariances_bar(terms, inverses, precision, precision_bar, scratch):
     """From precision_bar to the slopes in the factors, in place: -2 Sigma^-1 P_bar F'^-1."""
-    for f in range(s.terms):
-        J, K, place = m.terms[f, 0], m.terms[f, 1], m.terms[f, 5]
+    for f in range(len(terms)):
+        J, K, place = terms[f, 0], terms[f, 1], terms[f, 5]
         for a in range(K):  # P_bar F'^-1
             for c in range(K):
                 total = 0.0
                 for k in range(c + 1):
-                    total += v.precision_bar[place + a * K + k] * v.inverses[place + c * K + k]
-                v.scratch[a * K + c] = total
+                    total += precision_bar[place + a * K + k] * inverses[place + c * K + k]
+                scratch[a * K + c] = total
         for a in range(K):
             for c in range(a + 1):
                 total = 0.0
                 for k in range(K):
-                    total += v.precision[place + a * K + k] * v.scratch[k * K + c]
-                v.precision_bar[place + a * K + c] = -2.0 * total
-            v.precision_bar[place + a * K + a] -= J * v.inverses[place + a * K + a]
+                    total += precision[place + a * K + k] * scratch[k * K + c]
+                precision_bar[place + a * K + c] = -2.0 * total
+            precision_bar[place + a * K + a] -= J * inverses[place + a * K + a]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -645,12 +660,16 @@ def log_density(ints, index, data, x, gradient):
     s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints)
     last, q = s.effects + s.p, s.effects - s.leading
     sigma, ratio, logdet, jacobian = _place(s, d, m, v, x)
-    gamma_bar = v.zeta_bar[q:]
-    value = _rows(s, d, m, v, index, sigma, gamma_bar)
+    gamma, gamma_bar = v.zeta[q:], v.zeta_bar[q:]
+    value = _rows(
+        *(s.code, d.y, d.w, d.eta, d.X, d.Z, m.terms, index, gamma, v.b, sigma),
+        *(v.eta, v.slope, gamma_bar, v.b_bar),
+    )
     if s.has_scale:
+        v.t_bar[s.scales - 1] -= 2.0 * value + s.n
         value -= s.n * v.t[s.scales - 1]
-        v.t_bar[s.scales - 1] -= 2.0 * (value + s.n * v.t[s.scales - 1]) + s.n
-    value += _effects_prior(s, m, v) - logdet + jacobian + d.fixed[1]
+    value += jacobian - logdet + d.fixed[1]
+    value += _effects_prior(m.terms, v.precision, v.b, v.b_bar, v.precision_bar)
     value += log_prior_coefficients(
         v.beta, d.means, s.intercept, m.beta_codes, d.beta_priors, v.beta_bar
     )
@@ -661,23 +680,24 @@ def log_density(ints, index, data, x, gradient):
         for c in range(s.p):
             gamma_bar[c] += d.back[a, c] * v.beta_bar[a]
 
-    _effects_bar(s, m, v, gradient, 0, 0, s.chain)
-    _factor_terms_bar(s, m, v, 0, s.chain)
-    ratio_bar = _responses_bar(s, d, v, 0, s.leading, ratio, gamma_bar)
-    _couple_bar(m, d, v)
-    _effects_bar(s, m, v, v.zeta_bar, s.leading, s.chain, s.terms)
-    _factor_terms_bar(s, m, v, s.chain, s.terms)
-    ratio_bar += _responses_bar(s, d, v, s.leading, s.effects, ratio, gamma_bar)
-    _covariances_bar(s, m, v)
+    ratio_bar = _eliminate_bar(
+        s, d, m, v, ratio, gradient, gamma_bar, (_0, s.chain), (_0, s.leading)
+    )
+    _couple_bar(m.terms, m.couplings, m.starts, m.levels, d.coupled, v.r_bar, v.b_bar)
+    ratio_bar += _eliminate_bar(
+        *(s, d, m, v, ratio, v.zeta_bar, gamma_bar, (s.chain, s.terms), (s.leading, s.effects))
+    )
+    _covariances_bar(m.terms, v.inverses, v.precision, v.precision_bar, v.scratch)
     pull_back(v.t, m.layout, v.factors, v.precision_bar, v.t_bar)
     if s.has_scale:
-        v.t_bar[s.scales - 1] -= 2.0 * ratio * (ratio_bar + _dot(d.blocks, v.blocks_bar, 0, s.blocks))
-    size = last - s.leading
+        ratio_bar += _dot(d.blocks, v.blocks_bar, _0, s.blocks)
+        v.t_bar[s.scales - 1] -= 2.0 * ratio * ratio_bar
     epsilon_bar = gradient[s.leading : last]
-    epsilon_bar[:] = 0.0
-    for a in range(size):
+    for a in range(q + s.p):
+        epsilon_bar[a] = 0.0
+    for a in range(q + s.p):
         pull, row = v.zeta_bar[a], d.A[a]
-        for c in range(a, size):
+        for c in range(a, q + s.p):
             epsilon_bar[c] += pull * row[c]
     for c in range(s.scales):
         total = 0.0
@@ -685,3 +705,17 @@ def log_density(ints, index, data, x, gradient):
             total += d.root[a, c] * v.t_bar[a]
         gradient[last + c] = total
     return value
+
+
+@_inner
+def _eliminate_bar(s, d, m, v, ratio, z_bar, gamma_bar, terms, effects):
+    """Back through the effects of a range of terms and `_eliminate`; returns the ratio's part."""
+    _effects_bar(
+        *(m.terms, m.ancestors, s.chain, v.blocks, v.b, v.b_bar, v.r_bar, v.blocks_bar),
+        *(z_bar, effects[0], terms[0], terms[1]),
+    )
+    _factor_terms_bar(
+        *(m.terms, m.ancestors, s.chain, v.blocks, v.y, v.r_bar, v.blocks_bar),
+        *(v.precision_bar, v.scratch, terms[0], terms[1]),
+    )
+    return _responses_bar(d.C, v.raw, ratio, v.r_bar, gamma_bar, effects[0], effects[1])
