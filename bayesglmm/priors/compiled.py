@@ -84,8 +84,8 @@ def compiled_priors(priors: Sequence[Prior]) -> tuple[NDArray[np.int64], Array, 
 def curvature(codes: NDArray[np.int64], parameters: Array, x: Array) -> Array:
     """(m,) information in priors on the whole line: slope over distance, never negative."""
     centre, scale, df = parameters.T
-    student = (df + 1.0) / (df * scale**2 + (x - centre) ** 2)
-    return np.select([codes == _NORMAL, codes == _STUDENT], [1.0 / scale**2, student], 0.0)
+    df = np.where(codes == _STUDENT, df, 1e300)  # a normal has infinitely many
+    return np.where(codes == _FLAT, 0.0, (df + 1.0) / (df * scale**2 + (x - centre) ** 2))
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -246,7 +246,7 @@ def test_the_log_density_integrates_to_the_marginal_likelihood() -> None:
     ratio = np.array([value(target, point) for point in x]) - proposal.logpdf(x)
     estimate = np.log(np.mean(np.exp(ratio)))
     error = np.std(np.exp(ratio - estimate)) / np.sqrt(len(x))
-    assert error < 0.02
+    assert error < 0.04
     assert abs(estimate - exact) < 4 * error
 
 
