@@ -18,6 +18,7 @@ import numpy as np
 from numba import njit
 from scipy.special import gammaln
 
+from bayesglmm.families.elementary import exp, log1p_of_unit
 from bayesglmm.families.family import Array, Likelihood
 
 _GAUSSIAN, _GAUSSIAN_LOG, _LOGIT, _CLOGLOG, _POISSON = range(5)
@@ -43,7 +44,7 @@ def _gaussian(y, w, eta, sigma):
 @njit(cache=True, nogil=True, inline="always")
 def _gaussian_log(y, w, eta, sigma):
     precision = w / (sigma * sigma)
-    mu = math.exp(min(eta, _LARGEST_EXPONENT))
+    mu = exp(min(eta, _LARGEST_EXPONENT))
     e = y - mu
     return (
         -0.5 * precision * e * e,
@@ -55,7 +56,7 @@ def _gaussian_log(y, w, eta, sigma):
 
 @njit(cache=True, nogil=True, inline="always")
 def _logit(y, w, eta, sigma):
-    t = math.exp(-abs(eta))  # never overflows
+    t = exp(-abs(eta))  # never overflows
     small = t / (1.0 + t)
     large = 1.0 / (1.0 + t)
     if eta > 0.0:
@@ -64,7 +65,7 @@ def _logit(y, w, eta, sigma):
         p, complement, top = small, large, 0.0
     v = w * (p * complement)
     return (
-        w * (y * eta - top - math.log(1.0 + t)),  # log1p would add digits below rounding of the sum
+        w * (y * eta - top - log1p_of_unit(t)),
         w * (y * complement - (1.0 - y) * p),
         -v,
         v * (p - complement),
@@ -98,63 +99,63 @@ def _cloglog(y, w, eta, sigma):
 
 @njit(cache=True, nogil=True, inline="always")
 def _poisson(y, w, eta, sigma):
-    mu = w * math.exp(min(eta, _LARGEST_EXPONENT))
+    mu = w * exp(min(eta, _LARGEST_EXPONENT))
     return w * y * eta - mu, w * y - mu, -mu, -mu
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def evaluate(code, y, w, eta, sigma, out):
     """Fill out (4, n) and return the sum of its first row, taken in blocks to keep its digits."""
-    n = len(y)
+    n, value, first, second, third = len(y), out[0], out[1], out[2], out[3]
+    if code == _LOGIT:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _logit(y[i], w[i], eta[i], sigma)
+    elif code == _POISSON:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _poisson(y[i], w[i], eta[i], sigma)
+    elif code == _GAUSSIAN:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _gaussian(y[i], w[i], eta[i], sigma)
+    elif code == _GAUSSIAN_LOG:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _gaussian_log(y[i], w[i], eta[i], sigma)
+    else:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _cloglog(y[i], w[i], eta[i], sigma)
     total = 0.0
     for start in range(0, n, 512):
-        block = 0.0
-        for i in range(start, min(start + 512, n)):
-            if code == _LOGIT:
-                value, first, second, third = _logit(y[i], w[i], eta[i], sigma)
-            elif code == _POISSON:
-                value, first, second, third = _poisson(y[i], w[i], eta[i], sigma)
-            elif code == _GAUSSIAN:
-                value, first, second, third = _gaussian(y[i], w[i], eta[i], sigma)
-            elif code == _GAUSSIAN_LOG:
-                value, first, second, third = _gaussian_log(y[i], w[i], eta[i], sigma)
-            else:
-                value, first, second, third = _cloglog(y[i], w[i], eta[i], sigma)
-            out[0, i] = value
-            out[1, i] = first
-            out[2, i] = second
-            out[3, i] = third
-            block += value
-        total += block
+        total += add_up(value[start : min(start + 512, n)])
+    return total
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def add_up(v):
+    """The sum of v, several elements at a time."""
+    total = 0.0
+    for i in range(len(v)):
+        total += v[i]
     return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def value_and_slope(code, y, w, eta, sigma, slope):
-    """The sum of log p over rows as `evaluate` has it; fills ``slope`` with its derivative."""
-    total = 0.0
+def value_and_slope(code, y, w, eta, sigma, value, slope):
+    """The first two of `evaluate` for every row: what a sampler needs."""
     n = len(y)
     if code == _LOGIT:
         for i in range(n):
-            value, slope[i], _, _ = _logit(y[i], w[i], eta[i], sigma)
-            total += value
+            value[i], slope[i], _, _ = _logit(y[i], w[i], eta[i], sigma)
     elif code == _POISSON:
         for i in range(n):
-            value, slope[i], _, _ = _poisson(y[i], w[i], eta[i], sigma)
-            total += value
+            value[i], slope[i], _, _ = _poisson(y[i], w[i], eta[i], sigma)
     elif code == _GAUSSIAN:
         for i in range(n):
-            value, slope[i], _, _ = _gaussian(y[i], w[i], eta[i], sigma)
-            total += value
+            value[i], slope[i], _, _ = _gaussian(y[i], w[i], eta[i], sigma)
     elif code == _GAUSSIAN_LOG:
         for i in range(n):
-            value, slope[i], _, _ = _gaussian_log(y[i], w[i], eta[i], sigma)
-            total += value
+            value[i], slope[i], _, _ = _gaussian_log(y[i], w[i], eta[i], sigma)
     else:
         for i in range(n):
-            value, slope[i], _, _ = _cloglog(y[i], w[i], eta[i], sigma)
-            total += value
-    return total
+            value[i], slope[i], _, _ = _cloglog(y[i], w[i], eta[i], sigma)
 
 
 class Density:

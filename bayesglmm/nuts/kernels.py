@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 from numba import njit
 
-from bayesglmm.families.compiled import value_and_slope
+from bayesglmm.families.compiled import add_up, value_and_slope
 from bayesglmm.nuts.layout import ROWS, floats_of, integers_of, sizes_of, work_of
 from bayesglmm.nuts.scales import log_prior_scales, pull_back, unpack
 from bayesglmm.priors.compiled import log_prior_coefficients
@@ -168,6 +168,14 @@ def _couple(terms, couplings, starts, levels, coupled, b, raw):
         f, h, start, level, value = couplings[i]
         J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
         Kh, first_h = terms[h, 1], terms[h, 2]
+        if K == 1 and Kh == 1:
+            own, values, others = b[first_h:], coupled[value:], levels[level:]
+            for j in range(J):
+                total = 0.0
+                for e in range(starts[start + j], starts[start + j + 1]):
+                    total += values[e] * own[others[e]]
+                raw[first + j] -= total
+            continue
         for j in range(J):
             for e in range(starts[start + j], starts[start + j + 1]):
                 at, to = value + e * K * Kh, first_h + levels[level + e] * Kh
@@ -414,44 +422,56 @@ def _standardise(terms, ancestors, chain, blocks, y, b, z, offset, begin, end):
 
 
 @_inner
-def _rows(code, y, w, fixed, X, Z, terms, index, gamma, b, sigma, eta, slope, gamma_bar, b_bar):
+def _rows(
+    code, y, w, fixed, X, Z, terms, index, gamma, b, sigma, eta, value, slope, gamma_bar, b_bar
+):
     """Log-likelihood; its slopes in b and gamma are added to b_bar and gamma_bar."""
     total, n = 0.0, len(y)
     for begin in range(0, n, ROWS):
-        size = min(ROWS, n - begin)
+        end = min(begin + ROWS, n)
+        size = end - begin
         for i in range(size):
             eta[i] = fixed[begin + i]
         for k in range(len(X)):
-            g, column = gamma[k], X[k, begin : begin + size]
-            for i in range(size):
-                eta[i] += g * column[i]
+            _add_multiple(gamma[k], X[k, begin:end], eta)
         for f in range(len(terms)):
-            K, first, z = terms[f, 1], terms[f, 2], terms[f, 3]
-            level = index[f, begin : begin + size]
+            J, K, first, z = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 3]
+            level, own = index[f, begin:end], b[first : first + J * K]
             if terms[f, 4]:
                 for i in range(size):
-                    eta[i] += b[first + level[i]]
-            else:
-                for k in range(K):
-                    column = Z[z + k, begin : begin + size]
-                    for i in range(size):
-                        eta[i] += column[i] * b[first + level[i] * K + k]
-        end = begin + size
-        total += value_and_slope(code, y[begin:end], w[begin:end], eta, sigma, slope)
-        for k in range(len(X)):
-            gamma_bar[k] += _dot(X[k, begin:end], slope, _0, size)
-        for f in range(len(terms)):
-            K, first, z = terms[f, 1], terms[f, 2], terms[f, 3]
-            level = index[f, begin:end]
-            if terms[f, 4]:
-                for i in range(size):
-                    b_bar[first + level[i]] += slope[i]
+                    eta[i] += own[level[i]]
             else:
                 for k in range(K):
                     column = Z[z + k, begin:end]
                     for i in range(size):
-                        b_bar[first + level[i] * K + k] += column[i] * slope[i]
+                        eta[i] += column[i] * own[level[i] * K + k]
+        value_and_slope(code, y[begin:end], w[begin:end], eta, sigma, value, slope)
+        total += add_up(value[:size])
+        for k in range(len(X)):
+            gamma_bar[k] += _dot(X[k, begin:end], slope, _0, size)
+        for f in range(len(terms)):
+            J, K, first, z = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 3]
+            level, own = index[f, begin:end], b_bar[first : first + J * K]
+            if terms[f, 4]:
+                at, summed = level[0], 0.0  # rows of a level are often neighbours
+                for i in range(size):
+                    if level[i] != at:
+                        own[at] += summed
+                        at, summed = level[i], 0.0
+                    summed += slope[i]
+                own[at] += summed
+            else:
+                for k in range(K):
+                    column = Z[z + k, begin:end]
+                    for i in range(size):
+                        own[level[i] * K + k] += column[i] * slope[i]
     return total
+
+
+@_inner
+def _add_multiple(factor, x, out):
+    for i in range(len(x)):
+        out[i] += factor * x[i]
 
 
 @_inner
@@ -625,6 +645,13 @@ def _couple_bar(terms, couplings, starts, levels, coupled, r_bar, b_bar):
         f, h, start, level, value = couplings[i]
         J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
         Kh, first_h = terms[h, 1], terms[h, 2]
+        if K == 1 and Kh == 1:
+            own, values, others = b_bar[first_h:], coupled[value:], levels[level:]
+            for j in range(J):
+                pull = r_bar[first + j]
+                for e in range(starts[start + j], starts[start + j + 1]):
+                    own[others[e]] -= values[e] * pull
+            continue
         for j in range(J):
             for e in range(starts[start + j], starts[start + j + 1]):
                 at, to = value + e * K * Kh, first_h + levels[level + e] * Kh
@@ -663,7 +690,7 @@ def log_density(ints, index, data, x, gradient):
     gamma, gamma_bar = v.zeta[q:], v.zeta_bar[q:]
     value = _rows(
         *(s.code, d.y, d.w, d.eta, d.X, d.Z, m.terms, index, gamma, v.b, sigma),
-        *(v.eta, v.slope, gamma_bar, v.b_bar),
+        *(v.eta, v.value, v.slope, gamma_bar, v.b_bar),
     )
     if s.has_scale:
         v.t_bar[s.scales - 1] -= 2.0 * value + s.n

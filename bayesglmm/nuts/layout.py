@@ -85,7 +85,7 @@ Work = namedtuple(
     (
         *("t", "factors", "inverses", "precision", "zeta", "beta", "b", "y", "raw", "blocks"),
         *("t_bar", "precision_bar", "zeta_bar", "beta_bar", "b_bar", "r_bar", "blocks_bar"),
-        *("scratch", "eta", "slope"),
+        *("scratch", "eta", "value", "slope"),
     ),
 )
 _SIZES, _FLOATS = len(Sizes._fields), len(Floats._fields)
@@ -193,7 +193,7 @@ def work_of(ints):
     s = sizes_of(ints)
     t, f, e, b, p = s.scales, s.factors, s.effects, s.blocks, s.p
     d = s.effects - s.leading + p
-    w = np.zeros(2 * t + 4 * f + 2 * d + 2 * p + 5 * e + 2 * b + s.scratch + 2 * ROWS)
+    w = np.zeros(2 * t + 4 * f + 2 * d + 2 * p + 5 * e + 2 * b + s.scratch + 3 * ROWS)
     a = 0
     first, a = w[a : a + t], a + t
     factors, a = w[a : a + f], a + f
@@ -216,5 +216,5 @@ def work_of(ints):
     return Work(
         *(first, factors, inverses, precision, zeta, beta, effects, y, raw, blocks),
         *(t_bar, precision_bar, zeta_bar, beta_bar, b_bar, r_bar, blocks_bar),
-        *(scratch, w[a : a + ROWS], w[a + ROWS :]),
+        *(scratch, w[a : a + ROWS], w[a + ROWS : a + 2 * ROWS], w[a + 2 * ROWS :]),
     )

@@ -84,9 +84,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     ),
     "flat priors": poisson("x + (z|g)", priors="flat"),
     "identity": poisson("1 + (1|g)", link="identity"),
-    "separated": lambda: bg.glmer(
-        "yes ~ x + I(1.0 * yes) + (1|g)", data(), family="binomial"
-    ),
+    "separated": lambda: bg.glmer("yes ~ x + I(1.0 * yes) + (1|g)", data(), family="binomial"),
     "bernoulli": lambda: bg.glmer("yes ~ x + (1|g)", data(), family="bernoulli"),
     "logit": binomial("logit"),
     "probit": binomial("probit"),
@@ -108,7 +106,10 @@ def named(model: Model, target: Target, x: np.ndarray) -> tuple[dict[str, np.nda
     values = target.expand(np.atleast_2d(x), 0)
     free = [values["beta"]]
     for term in model.design.random:
-        free += [values[f"sd_{term.name}"], values[f"b_{term.name}"].reshape(len(values["beta"]), -1)]
+        free += [
+            values[f"sd_{term.name}"],
+            values[f"b_{term.name}"].reshape(len(values["beta"]), -1),
+        ]
         if f"corr_{term.name}" in values:
             row, column = np.tril_indices(term.K, -1)
             free.append(values[f"corr_{term.name}"][:, row, column])
@@ -167,15 +168,15 @@ def test_log_density_gradient_and_inverse(name: str) -> None:
         x = scale * rng.normal(size=target.size)
         values, _ = named(model, target, x)
         # The density of the named values, times the volume of the map.
-        jacobian = (named(model, target, x + units)[1] - named(model, target, x - units)[1]) / (2 * h)
+        jacobian = (named(model, target, x + units)[1] - named(model, target, x - units)[1]) / (
+            2 * h
+        )
         expected = log_joint(model, values, 0) + np.linalg.slogdet(jacobian)[1]
         gradient = np.empty(target.size)
         found = target.log_density(x, gradient)
         assert found == pytest.approx(expected, abs=1e-6 * target.size)
         slopes = [(value(target, x + e) - value(target, x - e)) / (2 * h) for e in units]
-        np.testing.assert_allclose(
-            gradient, slopes, atol=1e-6 * (1.0 + np.abs(gradient).max())
-        )
+        np.testing.assert_allclose(gradient, slopes, atol=1e-6 * (1.0 + np.abs(gradient).max()))
         assert target.coordinates is not None
         np.testing.assert_allclose(target.coordinates(values)[0], x, atol=1e-8)
 
