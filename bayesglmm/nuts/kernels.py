@@ -22,7 +22,7 @@ import numpy as np
 from numba import njit
 
 from bayesglmm.families.compiled import add_up, value_and_slope
-from bayesglmm.nuts.layout import ROWS, floats_of, integers_of, sizes_of, work_of
+from bayesglmm.nuts.layout import ROWS, floats_of, integers_of, levels_of, sizes_of, work_of
 from bayesglmm.nuts.scales import log_prior_scales, pull_back, unpack
 from bayesglmm.priors.compiled import log_prior_coefficients
 
@@ -689,7 +689,7 @@ def log_density(ints, index, data, x, gradient):
     sigma, ratio, logdet, jacobian = _place(s, d, m, v, x)
     gamma, gamma_bar = v.zeta[q:], v.zeta_bar[q:]
     value = _rows(
-        *(s.code, d.y, d.w, d.eta, d.X, d.Z, m.terms, index, gamma, v.b, sigma),
+        *(s.code, d.y, d.w, d.eta, d.X, d.Z, m.terms, levels_of(ints, index), gamma, v.b, sigma),
         *(v.eta, v.value, v.slope, gamma_bar, v.b_bar),
     )
     if s.has_scale:

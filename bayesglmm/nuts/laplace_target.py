@@ -13,6 +13,7 @@ from bayesglmm.errors import BayesglmmError
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts import kernels
+from bayesglmm.nuts.native import addresses
 from bayesglmm.nuts.pseudo import Placed, place
 from bayesglmm.nuts.scales import Scales, scales_of
 from bayesglmm.nuts.target import NoTarget, Target
@@ -49,13 +50,17 @@ def laplace_target(model: Model) -> Target:
         raise NoTarget(f"maximum likelihood gives no coordinates: {error}") from error
     if not np.all(np.isfinite(at.packed.data)):
         raise NoTarget("maximum likelihood gives no coordinates: its estimate is not finite")
-    size = at.structure.effects + model.design.p + scales.size
+    from bayesglmm.nuts.kernels_native import native
+
+    arrays = at.packed.arrays
     return Target(
-        size,
-        partial(kernels.log_density, *at.packed.arrays),
+        at.structure.effects + model.design.p + scales.size,
+        partial(kernels.log_density, *arrays),
         partial(_expand, model, scales, at),
         "Laplace coordinates, compiled",
-        partial(_coordinates, model, scales, at),
+        address=native.address or 0,
+        data=addresses(*arrays),
+        coordinates=partial(_coordinates, model, scales, at),
     )
 
 

@@ -2,9 +2,9 @@
 """How a model lies in memory for the compiled kernels.
 
 Three flat arrays hold everything: ``ints`` (sizes, then where each part begins, then the integer
-parts), ``index`` (the level of every row, term by term) and ``data`` (the floats). A call with
-five arrays costs a tenth of one with forty, and one signature fits every model. Inside, the
-kernels see named views.
+parts), ``index`` (the level of every row, term by term, two 32-bit integers in each element) and
+``data`` (the floats). A call with five arrays costs a tenth of one with forty, and one signature
+fits every model. Inside, the kernels see named views.
 """
 
 from __future__ import annotations
@@ -82,11 +82,8 @@ Integers = namedtuple(
 )
 Work = namedtuple(
     "Work",
-    (
-        *("t", "factors", "inverses", "precision", "zeta", "beta", "b", "y", "raw", "blocks"),
-        *("t_bar", "precision_bar", "zeta_bar", "beta_bar", "b_bar", "r_bar", "blocks_bar"),
-        *("scratch", "eta", "value", "slope"),
-    ),
+    "t factors inverses precision zeta beta b y raw blocks "
+    "t_bar precision_bar zeta_bar beta_bar b_bar r_bar blocks_bar scratch eta value slope",
 )
 _SIZES, _FLOATS = len(Sizes._fields), len(Floats._fields)
 _HEADER = _SIZES + _FLOATS + 1 + len(Integers._fields) + 1
@@ -97,11 +94,11 @@ class Packed:
     """The three arrays."""
 
     ints: NDArray[np.int64]
-    index: NDArray[np.int32]
+    index: NDArray[np.int64]
     data: Array
 
     @property
-    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int32], Array]:
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Array]:
         """What the kernels take first."""
         return self.ints, self.index, self.data
 
@@ -113,9 +110,12 @@ def pack(sizes: Mapping[str, int], parts: Mapping[str, object], index: object) -
     ends = np.cumsum([0, *map(len, floats)])
     places = _HEADER + np.cumsum([0, *map(len, integers)])
     header = [*(sizes[k] for k in Sizes._fields), *ends, *places]
+    levels = np.ravel(np.asarray(index, dtype=np.int32))
+    paired = np.zeros(len(levels) + len(levels) % 2, dtype=np.int32)
+    paired[: len(levels)] = levels
     return Packed(
         np.concatenate([np.array(header, dtype=np.int64), *integers]),
-        np.ascontiguousarray(index, dtype=np.int32),
+        paired.view(np.int64),
         np.concatenate(floats),
     )
 
@@ -185,6 +185,13 @@ def integers_of(ints):
         ints[at[6] : at[7]],
         ints[at[7] : at[8]],
     )
+
+
+@njit(cache=True, nogil=True)
+def levels_of(ints, index):
+    """(terms, n) level of every row."""
+    s = sizes_of(ints)
+    return index.view(np.int32)[: s.terms * s.n].reshape((s.terms, s.n))
 
 
 @njit(cache=True, nogil=True)

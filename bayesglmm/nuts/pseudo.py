@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from scipy.linalg import cholesky, solve_triangular
 from bayesglmm.laplace import Estimate, kernels
 from bayesglmm.laplace.covariance import components, covariance_of, sd_corr
 from bayesglmm.laplace.standardise import orthonormal
-from bayesglmm.laplace.structure import Structure, structure_of
+from bayesglmm.laplace.structure import Small, Structure, Whole, structure_of
 from bayesglmm.nuts.layout import Packed, pack
 from bayesglmm.nuts.mode import CoefficientPrior, Conditional, Curvature, Point
 from bayesglmm.nuts.scales import Scales
@@ -212,12 +212,12 @@ class _Blocks:
 
     terms: list[tuple[int, ...]]
     values: Array
-    ancestors: Array
+    ancestors: NDArray[Any]
     r: Array
     C: Array
     couplings: list[tuple[int, ...]]
-    starts: Array
-    levels: Array
+    starts: NDArray[Any]
+    levels: NDArray[Any]
     coupled: Array
     roots: list[Array]  # of trailing terms: (J, K, K) Cholesky factors of Q at t_hat
     inverses: list[Array]  # Lambda^-1 of trailing terms
@@ -226,21 +226,24 @@ class _Blocks:
 def _blocks(
     structure: Structure, at: Point, curved: Curvature, conditional: Conditional, lam: Array
 ) -> _Blocks:
-    s, n_chain, leading = structure, structure.n_chain, structure.effects - structure.q
+    s, n_chain = structure, structure.n_chain
     r, C = np.zeros((s.effects, 1)), np.array(curved.zx)
     if s.effects:
         kernels.multiply_blocks(s.arrays, curved.W, at.b, r)
         r += conditional.pull(at.l[1][:, None])[0]
     pieces: list[Array] = []
-    terms, ancestors, roots, inverses = [], [np.zeros(0)], [], []
-    couplings, starts, levels, coupled = [], [np.zeros(0)], [np.zeros(0)], [np.zeros(0)]
+    terms: list[tuple[int, ...]] = []
+    couplings: list[tuple[int, ...]] = []
+    roots, inverses = [], []
+    ancestors: list[NDArray[Any]] = [np.zeros(0)]
+    starts: list[NDArray[Any]] = [np.zeros(0)]
+    levels: list[NDArray[Any]] = [np.zeros(0)]
+    coupled = [np.zeros(0)]
     place = nested = 0
-    factor_place = {f: 0 for f in range(len(s.order))}
     sizes = [int(s.terms[s.order.index(k), 1]) ** 2 for k in range(len(s.order))]
-    for f, k in enumerate(s.order):
-        factor_place[f] = sum(sizes[:k])
+    factor_place = [sum(sizes[:k]) for k in s.order]
 
-    def pair(f: int, g: int) -> tuple[Array, Array, Array]:
+    def pair(f: int, g: int) -> tuple[Array, Small, Whole]:
         """(entries, K_f, K_g) blocks, (2, entries) levels, (J_f + 1,) starts."""
         _, _, _, count, base, entry, start, _, _ = (int(v) for v in s.pairs[s.pair_of[f, g]])
         Kf, Kg, J = int(s.terms[f, 1]), int(s.terms[g, 1]), int(s.terms[f, 0])
@@ -283,7 +286,6 @@ def _blocks(
         pieces.append(block.ravel())
         place += block.size
         nested = sum(map(len, ancestors))
-    del leading
     return _Blocks(
         terms,
         np.concatenate([np.zeros(0), *pieces]),

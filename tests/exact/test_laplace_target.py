@@ -11,7 +11,6 @@ from scipy import stats
 from scipy.special import betaln
 
 import bayesglmm as bg
-from bayesglmm.families import FAMILIES
 from bayesglmm.model import Model
 from bayesglmm.nuts import kernels, layout
 from bayesglmm.nuts.laplace_target import laplace_target
