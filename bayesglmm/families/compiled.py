@@ -21,7 +21,7 @@ from scipy.special import gammaln
 from bayesglmm.families.elementary import exp, log1p_of_unit
 from bayesglmm.families.family import Array, Likelihood
 
-_GAUSSIAN, _GAUSSIAN_LOG, _LOGIT, _CLOGLOG, _POISSON = range(5)
+_GAUSSIAN, _GAUSSIAN_LOG, _LOGIT, _CLOGLOG, _POISSON, _PROBIT, _LOG, _SHARE, _RATE = range(9)
 _CODES = {
     ("gaussian", "identity"): _GAUSSIAN,
     ("gaussian", "log"): _GAUSSIAN_LOG,
@@ -30,8 +30,17 @@ _CODES = {
     ("binomial", "cloglog"): _CLOGLOG,
     ("bernoulli", "cloglog"): _CLOGLOG,
     ("poisson", "log"): _POISSON,
+    ("binomial", "probit"): _PROBIT,
+    ("bernoulli", "probit"): _PROBIT,
+    ("binomial", "log"): _LOG,
+    ("bernoulli", "log"): _LOG,
+    ("binomial", "identity"): _SHARE,
+    ("bernoulli", "identity"): _SHARE,
+    ("poisson", "identity"): _RATE,
 }
 _LARGEST_EXPONENT = 230.0  # as in links.py
+_ROOT_HALF = math.sqrt(0.5)
+_ROOT_2_PI = math.sqrt(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -103,6 +112,117 @@ def _poisson(y, w, eta, sigma):
     return w * y * eta - mu, w * y - mu, -mu, -mu
 
 
+@njit(cache=True, nogil=True)
+def _log_normal_cdf(x):
+    """log Phi(x) and three derivatives, as in links.py."""
+    lower = 0.5 * math.erfc(-x * _ROOT_HALF)
+    if x >= 0.0:
+        value = math.log1p(-0.5 * math.erfc(x * _ROOT_HALF))
+    elif x > -35.0:
+        value = math.log(lower)
+    else:
+        value = -0.5 * x * x
+    if x >= -10.0:
+        r = math.exp(-0.5 * min(x * x, 1490.0)) / (_ROOT_2_PI * lower)
+        tail = x + r
+    else:  # a continued fraction: x + r would cancel
+        tail = 0.0
+        for k in range(60, 0, -1):
+            tail = k / (tail - x)
+        r = tail - x
+        if x <= -35.0:
+            value -= math.log(_ROOT_2_PI * r)  # Phi = phi / r
+    second = -r * tail
+    third = -(second * tail + r * (1.0 + second)) if x >= -500.0 else -2.0 / (x * x * x)
+    return value, r, second, third
+
+
+@njit(cache=True, nogil=True)
+def _probit(y, w, eta, sigma):
+    value = first = second = third = 0.0
+    successes, failures = w * y, w * (1.0 - y)
+    if successes > 0.0:
+        v, a, b, c = _log_normal_cdf(eta)
+        value, first, second, third = successes * v, successes * a, successes * b, successes * c
+    if failures > 0.0:
+        v, a, b, c = _log_normal_cdf(-eta)
+        value += failures * v
+        first -= failures * a
+        second += failures * b
+        third -= failures * c
+    return value, first, second, third
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log_probability(y, w, eta, sigma):
+    """Binomial with log link."""
+    failures = w * (1.0 - y)
+    value, first, second, third = w * y * eta, w * y, 0.0, 0.0
+    if eta > 0.0 or (eta == 0.0 and failures > 0.0):
+        return -math.inf, first, second, third
+    if failures > 0.0:
+        complement = -math.expm1(eta)
+        r = math.exp(eta) / complement
+        value += failures * math.log(complement)
+        first -= failures * r
+        second -= failures * r * (1.0 + r)
+        third -= failures * r * (1.0 + r) * (1.0 + 2.0 * r)
+    return value, first, second, third
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _share(y, w, eta, sigma):
+    """Binomial with identity link."""
+    value = first = second = third = 0.0
+    if not 0.0 <= eta <= 1.0:
+        return -math.inf, first, second, third
+    successes, failures = w * y, w * (1.0 - y)
+    if successes > 0.0:
+        a = successes / eta
+        value = successes * math.log(eta) if eta > 0.0 else -math.inf
+        first, second, third = a, -a / eta, 2.0 * a / (eta * eta)
+    if failures > 0.0:
+        other = 1.0 - eta
+        a = failures / other
+        value += failures * math.log(other) if other > 0.0 else -math.inf
+        first -= a
+        second -= a / other
+        third -= 2.0 * a / (other * other)
+    return value, first, second, third
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rate(y, w, eta, sigma):
+    """Poisson with identity link."""
+    if not eta >= 0.0:
+        return -math.inf, 0.0, 0.0, 0.0
+    if y == 0.0:
+        return -w * eta, -w, 0.0, 0.0
+    if eta == 0.0:
+        return -math.inf, 0.0, 0.0, 0.0
+    r = y / eta
+    return (
+        w * (y * math.log(eta) - eta),
+        w * (r - 1.0),
+        -w * (r / eta),
+        2.0 * w * (r / (eta * eta)),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _rare(code, y, w, eta, sigma):
+    """The families and links of few models: compiled once for all of them."""
+    if code == _CLOGLOG:
+        return _cloglog(y, w, eta, sigma)
+    if code == _PROBIT:
+        return _probit(y, w, eta, sigma)
+    if code == _LOG:
+        return _log_probability(y, w, eta, sigma)
+    if code == _SHARE:
+        return _share(y, w, eta, sigma)
+    return _rate(y, w, eta, sigma)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def evaluate(code, y, w, eta, sigma, out):
     """Fill out (4, n) and return the sum of its first row, taken in blocks to keep its digits."""
@@ -121,7 +241,7 @@ def evaluate(code, y, w, eta, sigma, out):
             value[i], first[i], second[i], third[i] = _gaussian_log(y[i], w[i], eta[i], sigma)
     else:
         for i in range(n):
-            value[i], first[i], second[i], third[i] = _cloglog(y[i], w[i], eta[i], sigma)
+            value[i], first[i], second[i], third[i] = _rare(code, y[i], w[i], eta[i], sigma)
     total = 0.0
     for start in range(0, n, 512):
         total += add_up(value[start : min(start + 512, n)])
@@ -155,7 +275,7 @@ def value_and_slope(code, y, w, eta, sigma, value, slope):
             value[i], slope[i], _, _ = _gaussian_log(y[i], w[i], eta[i], sigma)
     else:
         for i in range(n):
-            value[i], slope[i], _, _ = _cloglog(y[i], w[i], eta[i], sigma)
+            value[i], slope[i], _, _ = _rare(code, y[i], w[i], eta[i], sigma)
 
 
 class Density:
