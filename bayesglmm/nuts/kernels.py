@@ -152,13 +152,12 @@ def _covariances(terms, factors, inverses, precision):
 
 
 @_inner
-def _responses(r, C, gamma, raw, begin, end):
-    """raw = r - C gamma for effects from begin to end."""
-    for e in range(begin, end):
-        total = r[e]
-        for k in range(C.shape[1]):
-            total -= C[e, k] * gamma[k]
-        raw[e] = total
+def _responses(r, C, gamma, raw):
+    """raw = r - C gamma."""
+    for e in range(len(r)):
+        raw[e] = r[e]
+    for k in range(len(C)):
+        _add_multiple(-gamma[k], C[k], raw)
 
 
 @_inner
@@ -187,6 +186,18 @@ def _couple(terms, couplings, starts, levels, coupled, b, raw):
 
 
 @_inner
+def _log_product(inverses, step):
+    """Minus the sum of logarithms of every ``step``-th element, with few of them."""
+    total, product = 0.0, 1.0
+    for j in range(0, len(inverses), step):
+        product *= inverses[j]
+        if not 1e-100 < product < 1e100:
+            total -= math.log(product)
+            product = 1.0
+    return total - math.log(product)
+
+
+@_inner
 def _factor_terms(terms, ancestors, chain, precision, blocks, y, begin, end):
     """[L | Y] and y of all levels of terms from begin to end; returns log det of all L."""
     total = 0.0
@@ -196,33 +207,28 @@ def _factor_terms(terms, ancestors, chain, precision, blocks, y, begin, end):
         ancestor = terms[f, 8]
         width = K + M
         if K == 1 and M == 0:
-            added, product = precision[prior], 1.0
+            own, response = blocks[place : place + J], y[first : first + J]
+            added = precision[prior]
             for j in range(J):
-                inverse = 1.0 / math.sqrt(blocks[place + j] + added)
-                blocks[place + j] = inverse
-                y[first + j] *= inverse
-                product *= inverse
-                if not 1e-100 < product < 1e100:
-                    total -= math.log(product)
-                    product = 1.0
-            total -= math.log(product)
+                own[j] = 1.0 / math.sqrt(own[j] + added)
+                response[j] *= own[j]
+            total += _log_product(own, 1)
             continue
         if K == 1 and M == 1:
-            added, product = precision[prior], 1.0
-            first_g, place_g = terms[f + 1, 2], terms[f + 1, 7]
+            own, response = blocks[place : place + 2 * J], y[first : first + J]
+            above = blocks[terms[f + 1, 7] :]
+            response_above, parent = y[terms[f + 1, 2] :], ancestors[ancestor : ancestor + J]
+            added = precision[prior]
             for j in range(J):
-                at = place + 2 * j
-                inverse = 1.0 / math.sqrt(blocks[at] + added)
-                Y, own = blocks[at + 1] * inverse, y[first + j] * inverse
-                blocks[at], blocks[at + 1], y[first + j] = inverse, Y, own
-                g = ancestors[ancestor + j]
-                blocks[place_g + g] -= Y * Y
-                y[first_g + g] -= Y * own
-                product *= inverse
-                if not 1e-100 < product < 1e100:
-                    total -= math.log(product)
-                    product = 1.0
-            total -= math.log(product)
+                inverse = 1.0 / math.sqrt(own[2 * j] + added)
+                own[2 * j] = inverse
+                own[2 * j + 1] *= inverse
+                response[j] *= inverse
+            for j in range(J):
+                Y = own[2 * j + 1]
+                above[parent[j]] -= Y * Y
+                response_above[parent[j]] -= Y * response[j]
+            total += _log_product(own, 2)
             continue
         for j in range(J):
             at = place + j * K * width
@@ -291,11 +297,17 @@ def _effects(terms, ancestors, chain, blocks, y, z, offset, b, begin, end):
 
 
 @njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
-def _dot(a, b, begin, end):
+def _dot(a, b):
     total = 0.0
-    for k in range(begin, end):
+    for k in range(len(a)):
         total += a[k] * b[k]
     return total
+
+
+@_inner
+def _add_multiple(factor, x, out):
+    for i in range(len(x)):
+        out[i] += factor * x[i]
 
 
 @_inner
@@ -319,11 +331,12 @@ def _eliminate(s, d, m, v, ratio, terms, effects):
     Returns log det of all L.
     """
     begin, end = effects
-    _responses(d.r, d.C, v.zeta[s.effects - s.leading :], v.raw, begin, end)
+    gamma, raw, y = v.zeta[s.effects - s.leading :], v.raw[begin:end], v.y[begin:end]
+    _responses(d.r[begin:end], d.C[:, begin:end], gamma, raw)
     if begin < s.leading:
         _couple(m.terms, m.couplings, m.starts, m.levels, d.coupled, v.b, v.raw)
-    for e in range(begin, end):
-        v.y[e] = ratio * v.raw[e]
+    for e in range(len(y)):
+        y[e] = ratio * raw[e]
     return _factor_terms(
         m.terms, m.ancestors, s.chain, v.precision, v.blocks, v.y, terms[0], terms[1]
     )
@@ -337,13 +350,13 @@ def _place(s, d, m, v, x):
     """
     last, q = s.effects + s.p, s.effects - s.leading
     for a in range(s.scales):
-        v.t[a] = d.t[a] + _dot(d.root[a], x[last:], _0, a + 1)
+        v.t[a] = d.t[a] + _dot(d.root[a, : a + 1], x[last:])
     sigma, ratio, logdet = _scale(s, d, m, v)
     epsilon = x[s.leading : last]
     for a in range(q + s.p):
-        v.zeta[a] = _dot(d.A[a], epsilon, a, q + s.p)
+        v.zeta[a] = _dot(d.A[a, a:], epsilon[a:])
     for a in range(s.p):
-        v.beta[a] = d.beta[a] + _dot(d.back[a], v.zeta[q:], _0, s.p)
+        v.beta[a] = d.beta[a] + _dot(d.back[a], v.zeta[q:])
     trailing, chain = (s.chain, s.terms), (_0, s.chain)
     jacobian = -_eliminate(s, d, m, v, ratio, trailing, (s.leading, s.effects))
     _effects(m.terms, m.ancestors, s.chain, v.blocks, v.y, v.zeta, s.leading, v.b, *trailing)
@@ -377,7 +390,7 @@ def coordinates(ints, index, data, ts, gammas, bs, xs):
         x = xs[i]
         for a in range(s.scales):
             v.t[a] = ts[i, a]
-            left = v.t[a] - d.t[a] - _dot(d.root[a], x[last:], _0, a)
+            left = v.t[a] - d.t[a] - _dot(d.root[a, :a], x[last:])
             x[last + a] = left / d.root[a, a]
         for a in range(s.p):
             v.zeta[q + a] = gammas[i, a]
@@ -392,7 +405,7 @@ def coordinates(ints, index, data, ts, gammas, bs, xs):
         _standardise(m.terms, m.ancestors, s.chain, v.blocks, v.y, v.b, x, _0, *chain)
         epsilon = x[s.leading : last]
         for a in range(size - 1, -1, -1):
-            epsilon[a] = (v.zeta[a] - _dot(d.A[a], epsilon, a + 1, size)) / d.A[a, a]
+            epsilon[a] = (v.zeta[a] - _dot(d.A[a, a + 1 :], epsilon[a + 1 :])) / d.A[a, a]
 
 
 @_inner
@@ -448,7 +461,7 @@ def _rows(
         value_and_slope(code, y[begin:end], w[begin:end], eta, sigma, value, slope)
         total += add_up(value[:size])
         for k in range(len(X)):
-            gamma_bar[k] += _dot(X[k, begin:end], slope, _0, size)
+            gamma_bar[k] += _dot(X[k, begin:end], slope)
         for f in range(len(terms)):
             J, K, first, z = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 3]
             level, own = index[f, begin:end], b_bar[first : first + J * K]
@@ -466,12 +479,6 @@ def _rows(
                     for i in range(size):
                         own[level[i] * K + k] += column[i] * slope[i]
     return total
-
-
-@_inner
-def _add_multiple(factor, x, out):
-    for i in range(len(x)):
-        out[i] += factor * x[i]
 
 
 @_inner
@@ -625,17 +632,16 @@ def _factor_terms_bar(
 
 
 @_inner
-def _responses_bar(C, raw, ratio, r_bar, gamma_bar, begin, end):
+def _responses_bar(C, raw, ratio, r_bar, gamma_bar):
     """Back through y = ratio (r - C gamma); r_bar becomes that of the bracket.
 
     Returns the derivative in the ratio.
     """
-    total = 0.0
-    for e in range(begin, end):
-        total += r_bar[e] * raw[e]
+    total = _dot(r_bar, raw)
+    for e in range(len(r_bar)):
         r_bar[e] *= ratio
-        for k in range(C.shape[1]):
-            gamma_bar[k] -= C[e, k] * r_bar[e]
+    for k in range(len(C)):
+        gamma_bar[k] -= _dot(C[k], r_bar)
     return total
 
 
@@ -704,8 +710,7 @@ def log_density(ints, index, data, x, gradient):
         v.t, m.layout, m.scale_codes, d.scale_priors, d.etas, s.has_scale == 1, v.t_bar
     )
     for a in range(s.p):
-        for c in range(s.p):
-            gamma_bar[c] += d.back[a, c] * v.beta_bar[a]
+        _add_multiple(v.beta_bar[a], d.back[a], gamma_bar)
 
     ratio_bar = _eliminate_bar(
         s, d, m, v, ratio, gradient, gamma_bar, (_0, s.chain), (_0, s.leading)
@@ -717,15 +722,13 @@ def log_density(ints, index, data, x, gradient):
     _covariances_bar(m.terms, v.inverses, v.precision, v.precision_bar, v.scratch)
     pull_back(v.t, m.layout, v.factors, v.precision_bar, v.t_bar)
     if s.has_scale:
-        ratio_bar += _dot(d.blocks, v.blocks_bar, _0, s.blocks)
+        ratio_bar += _dot(d.blocks, v.blocks_bar)
         v.t_bar[s.scales - 1] -= 2.0 * ratio * ratio_bar
     epsilon_bar = gradient[s.leading : last]
     for a in range(q + s.p):
         epsilon_bar[a] = 0.0
     for a in range(q + s.p):
-        pull, row = v.zeta_bar[a], d.A[a]
-        for c in range(a, q + s.p):
-            epsilon_bar[c] += pull * row[c]
+        _add_multiple(v.zeta_bar[a], d.A[a, a:], epsilon_bar[a:])
     for c in range(s.scales):
         total = 0.0
         for a in range(c, s.scales):
@@ -745,4 +748,5 @@ def _eliminate_bar(s, d, m, v, ratio, z_bar, gamma_bar, terms, effects):
         *(m.terms, m.ancestors, s.chain, v.blocks, v.y, v.r_bar, v.blocks_bar),
         *(v.precision_bar, v.scratch, terms[0], terms[1]),
     )
-    return _responses_bar(d.C, v.raw, ratio, v.r_bar, gamma_bar, effects[0], effects[1])
+    begin, end = effects
+    return _responses_bar(d.C[:, begin:end], v.raw[begin:end], ratio, v.r_bar[begin:end], gamma_bar)

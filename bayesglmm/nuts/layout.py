@@ -60,7 +60,7 @@ Floats = namedtuple(
         "etas",  # (terms,) of the LKJ priors, in the formula's order
         "blocks",  # (J, K, K + M) pseudo-precisions of a chain term, (J, K, K) of a trailing one
         "r",  # (effects,) pseudo-responses
-        "C",  # (effects, p) minus their slope in gamma
+        "C",  # (p, effects) minus their slopes in gamma
         "coupled",  # (entries, K, K) pseudo-precisions between chain and trailing levels
         "fixed",  # sigma_hat, log of all normalising constants
     ),
@@ -165,7 +165,7 @@ def floats_of(ints, data):
         data[at[13] : at[14]],
         data[at[14] : at[15]],
         data[at[15] : at[16]],
-        data[at[16] : at[17]].reshape((s.effects, s.p)),
+        data[at[16] : at[17]].reshape((s.p, s.effects)),
         data[at[17] : at[18]],
         data[at[18] : at[19]],
     )

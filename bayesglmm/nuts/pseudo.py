@@ -136,7 +136,7 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
         "etas": scales.etas,
         "blocks": blocks.values,
         "r": blocks.r,
-        "C": blocks.C,
+        "C": blocks.C.T,
         "coupled": blocks.coupled,
         "fixed": [sigma, constant],
         "terms": blocks.terms,
