@@ -13,6 +13,10 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from bayesglmm.numba_cache import cover_package
+
+cover_package()
+
 _LOG2_E = 1.0 / math.log(2.0)
 _LOG_2 = math.log(2.0)
 _LOG_2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # its multiples by up to 2^20 are exact

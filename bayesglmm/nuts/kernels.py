@@ -212,7 +212,7 @@ def _factor_terms(terms, ancestors, chain, precision, blocks, y, begin, end):
             for j in range(J):
                 own[j] = 1.0 / math.sqrt(own[j] + added)
                 response[j] *= own[j]
-            total += _log_product(own, 1)
+            total += _log_product(own, width)
             continue
         if K == 1 and M == 1:
             own, response = blocks[place : place + 2 * J], y[first : first + J]
@@ -228,7 +228,7 @@ def _factor_terms(terms, ancestors, chain, precision, blocks, y, begin, end):
                 Y = own[2 * j + 1]
                 above[parent[j]] -= Y * Y
                 response_above[parent[j]] -= Y * response[j]
-            total += _log_product(own, 2)
+            total += _log_product(own, width)
             continue
         for j in range(J):
             at = place + j * K * width

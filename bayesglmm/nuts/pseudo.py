@@ -92,8 +92,9 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
     spherical = [np.linalg.solve(L, b.T).T for L, b in zip(factors, ml.modes, strict=True)]
     start = structure.join(spherical)[:, None] if factors else np.zeros((0, 1))
     at, curved = conditional.mode(R @ ml.beta, start)
-    blocks = _blocks(structure, at, curved, conditional, lam)
-    A = _whitening(structure, curved, lam, blocks)
+    dense = _without_chain(structure, curved)
+    blocks = _blocks(structure, at, curved, dense, conditional)
+    A = _whitening(dense, blocks)
     t, root = scales.pack(factors, sigma), _root(model, scales, ml, factors, sigma)
     constant = scales.constant + prior.constant + conditional.density.constant(1.0)
     constant -= 0.5 * structure.effects * math.log(2.0 * math.pi)
@@ -224,7 +225,7 @@ class _Blocks:
 
 
 def _blocks(
-    structure: Structure, at: Point, curved: Curvature, conditional: Conditional, lam: Array
+    structure: Structure, at: Point, curved: Curvature, dense: _Dense, conditional: Conditional
 ) -> _Blocks:
     s, n_chain = structure, structure.n_chain
     r, C = np.zeros((s.effects, 1)), np.array(curved.zx)
@@ -239,9 +240,8 @@ def _blocks(
     starts: list[NDArray[Any]] = [np.zeros(0)]
     levels: list[NDArray[Any]] = [np.zeros(0)]
     coupled = [np.zeros(0)]
-    place = nested = 0
-    sizes = [int(s.terms[s.order.index(k), 1]) ** 2 for k in range(len(s.order))]
-    factor_place = [sum(sizes[:k]) for k in s.order]
+    lambdas = s.unpack(conditional.lam)
+    factors = np.cumsum([0, *(L.size for L in lambdas)])  # in the formula's order
 
     def pair(f: int, g: int) -> tuple[Array, Small, Whole]:
         """(entries, K_f, K_g) blocks, (2, entries) levels, (J_f + 1,) starts."""
@@ -250,42 +250,34 @@ def _blocks(
         W = curved.W[base : base + count * Kf * Kg].reshape(count, Kf, Kg)
         return W, s.levels[:, entry : entry + count], s.starts[start : start + J + 1]
 
-    dense, half = _trailing(structure, curved)
-    lam_at = np.cumsum([0, *(int(K) ** 2 for K in s.terms[:, 1])])
-    for f in range(len(s.order)):
-        J, K, first, column, place_dense = (int(v) for v in s.terms[f])
-        M = 0
+    for f, place in enumerate(s.order):
+        J, K, first, column, begin = (int(v) for v in s.terms[f])
+        M, nested = 0, sum(map(len, ancestors))
         if f < n_chain:
             beside = [pair(f, g) for g in range(f + 1, n_chain)]
             M = sum(W.shape[2] for W, _, _ in beside)
             block = np.concatenate([pair(f, f)[0], *(W for W, _, _ in beside)], axis=2)
             ancestors += [found[1] for _, found, _ in beside]
             for h in range(n_chain, len(s.order)):
-                W, met, begin = pair(f, h)
+                W, met, where = pair(f, h)
                 couplings.append((f, h, *(sum(map(len, v)) for v in (starts, levels, coupled))))
-                starts.append(begin)
+                starts.append(where)
                 levels.append(met[1])
                 coupled.append(W.ravel())
         else:
-            L = lam[lam_at[f] : lam_at[f + 1]].reshape(K, K)
-            inverse = np.linalg.inv(L)
-            here = range(place_dense, place_dense + J * K, K)
-            S = np.array([dense[a : a + K, a : a + K] for a in here]).reshape(J, K, K)
-            values, vectors = np.linalg.eigh(S - np.eye(K))  # information cannot be negative
-            known = np.maximum(values, 0.0)[:, None, :]
-            block = inverse.T @ ((vectors * known) @ vectors.transpose(0, 2, 1)) @ inverse
+            inverse, rows = np.linalg.inv(lambdas[place]), slice(first, first + J * K)
+            block = _own_information(dense.S[begin : begin + J * K, begin : begin + J * K], inverse)
             Q = block + inverse.T @ inverse
-            rows = slice(first, first + J * K)
             r[rows] = np.einsum("jkm,jm->jk", Q, at.b[rows].reshape(J, K)).reshape(-1, 1)
-            own = half[place_dense : place_dense + J * K].reshape(J, K, -1)
-            C[rows] = (inverse.T @ own).reshape(J * K, -1)
+            C[rows] = (inverse.T @ dense.x[begin : begin + J * K].reshape(J, K, -1)).reshape(
+                J * K, -1
+            )
             roots.append(np.linalg.cholesky(Q))
             inverses.append(inverse)
         ones = K == 1 and bool(np.all(conditional.Z[:, column] == 1.0))
-        terms.append((J, K, first, column, int(ones), factor_place[f], M, place, nested))
+        size = sum(piece.size for piece in pieces)
+        terms.append((J, K, first, column, int(ones), int(factors[place]), M, size, nested))
         pieces.append(block.ravel())
-        place += block.size
-        nested = sum(map(len, ancestors))
     return _Blocks(
         terms,
         np.concatenate([np.zeros(0), *pieces]),
@@ -301,40 +293,50 @@ def _blocks(
     )
 
 
-def _trailing(structure: Structure, curved: Curvature) -> tuple[Array, Array]:
-    """Lambda' S Lambda and Lambda' S_x, the chain eliminated: (q, q), and (q, p) beside gamma."""
+def _own_information(S: Array, inverse: Array) -> Array:
+    """(J, K, K) information on every level, from the diagonal blocks of I + Lambda'P Lambda."""
+    K = len(inverse)
+    own = np.array([S[a : a + K, a : a + K] for a in range(0, len(S), K)]).reshape(-1, K, K)
+    values, vectors = np.linalg.eigh(own - np.eye(K))
+    known = np.maximum(values, 0.0)[:, None, :]  # rounding may make it negative
+    return np.asarray(inverse.T @ ((vectors * known) @ vectors.transpose(0, 2, 1)) @ inverse)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dense:
+    """The precision of spherical trailing effects (S), gamma (xx), and both (x): no chain."""
+
+    S: Array
+    x: Array
+    xx: Array
+
+
+def _without_chain(structure: Structure, curved: Curvature) -> _Dense:
     q = structure.q
-    if not q:
-        return np.zeros((0, 0)), np.zeros((0, curved.zx.shape[1]))
-    (factor,) = curved.factor
-    half = np.array(curved.cross, order="C")
-    kernels.solve_down(structure.arrays, factor.H, half)
-    L = np.tril(factor.S)
-    return L @ L.T, half[-q:]
-
-
-def _whitening(structure: Structure, curved: Curvature, lam: Array, blocks: _Blocks) -> Array:
-    """Upper triangular A with (z of the trailing effects, gamma) = A epsilon white at t_hat."""
-    q, p = structure.q, curved.zx.shape[1]
-    half = np.array(curved.cross, order="C")
-    if curved.factor:
-        kernels.solve_down(structure.arrays, curved.factor[0].H, half)
+    half, S = np.array(curved.cross, order="C"), np.zeros((q, q))
+    for factor in curved.factor:
+        kernels.solve_down(structure.arrays, factor.H, half)
+        L = np.tril(factor.S)
+        S = L @ L.T
     lead = half[: len(half) - q]
-    xx = curved.xx - lead.T @ lead
-    R = np.empty((q + p, q + p))
-    R[:q, :q], beside = _trailing(structure, curved)
-    start = 0
-    E = np.empty((q, p))
+    return _Dense(S, half[len(lead) :], curved.xx - lead.T @ lead)
+
+
+def _whitening(dense: _Dense, blocks: _Blocks) -> Array:
+    """Upper triangular A with (z of the trailing effects, gamma) = A epsilon white at t_hat."""
+    q, p = dense.x.shape
+    R, E, start = np.empty((q + p, q + p)), np.empty((q, p)), 0
+    R[:q, :q] = dense.S
     for L, inverse in zip(blocks.roots, blocks.inverses, strict=True):
         J, K, _ = L.shape
         turn = np.linalg.solve(L, np.broadcast_to(inverse.T, L.shape))  # L^-1 Lambda'^-1
         rows = slice(start, start + J * K)
-        E[rows] = (turn @ beside[rows].reshape(J, K, p)).reshape(J * K, p)
+        E[rows] = (turn @ dense.x[rows].reshape(J, K, p)).reshape(J * K, p)
         R[rows, :q] = (turn @ R[rows, :q].reshape(J, K, q)).reshape(J * K, q)
         R[:q, rows] = (turn @ R[:q, rows].T.reshape(J, K, q)).reshape(J * K, q).T
         start += J * K
     R[:q, q:] = E - R[:q, :q] @ E  # the trailing means move with gamma by -L'^-1 E
     R[q:, :q] = R[:q, q:].T
-    R[q:, q:] = xx + E.T @ (R[:q, :q] @ E) - 2.0 * E.T @ E
+    R[q:, q:] = dense.xx + E.T @ (R[:q, :q] @ E) - 2.0 * E.T @ E
     G = cholesky(R, lower=True)
     return np.asarray(solve_triangular(G, np.eye(q + p), lower=True).T)

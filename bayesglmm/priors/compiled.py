@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from bayesglmm.numba_cache import cover_package
 from bayesglmm.priors.prior import (
     Cauchy,
     Exponential,
@@ -27,6 +28,8 @@ from bayesglmm.priors.prior import (
     Prior,
     StudentT,
 )
+
+cover_package()
 
 Array = NDArray[np.float64]
 

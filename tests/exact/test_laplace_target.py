@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,8 +13,10 @@ from scipy import stats
 from scipy.special import betaln
 
 import bayesglmm as bg
+from bayesglmm.families import compiled
 from bayesglmm.model import Model
-from bayesglmm.nuts import kernels, layout
+from bayesglmm.numba_cache import fingerprint
+from bayesglmm.nuts import kernels, kernels_native, layout
 from bayesglmm.nuts.laplace_target import laplace_target
 from bayesglmm.nuts.target import NoTarget, Target
 
@@ -264,6 +268,32 @@ def test_without_a_compiled_form_there_is_no_target() -> None:
     model = poisson("x + (1|g)")()
     with pytest.raises(NoTarget, match="no compiled form"):
         laplace_target(bg.model(model.formula, data(), family="poisson", priors={"x": Own()}))
+
+
+def test_code_on_disk_is_stamped_with_all_compiled_sources() -> None:
+    """Numba looks at a function's own file only, and would keep what its callees once were."""
+    made: list[Any] = [compiled.evaluate, kernels.log_density, kernels_native.native]
+    for kernel in made:
+        assert fingerprint() in kernel._cache._impl.locator.get_source_stamp()
+
+
+@pytest.mark.parametrize("name", ["three columns", "crossed vectors", "linear, crossed"])
+def test_the_c_function_is_the_same(name: str) -> None:
+    target = laplace_target(MODELS[name]())
+    x = np.random.default_rng(1).normal(size=target.size)
+    gradients, found = np.empty((2, target.size)), np.empty(1)
+    expected = target.log_density(x, gradients[0])
+
+    def pointer(array: np.ndarray) -> object:
+        return array.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+
+    code = kernels_native.native.ctypes(
+        *(target.size, pointer(x), pointer(gradients[1]), pointer(found)),
+        target.data.ctypes.data,
+    )
+    assert code == 0
+    assert found[0] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
 
 
 def test_kernels_are_compiled_for_one_type_of_arguments() -> None:
