@@ -353,11 +353,11 @@ def test_flat_priors_with_separation_are_refused(formula: str) -> None:
 
 def test_too_few_levels_for_a_flat_prior_are_refused() -> None:
     d = data().filter(pl.col("g").is_in(["g0", "g1"]))
-    with pytest.raises(FitError, match=r"improper: the sd of .g. .*2 levels.*sd:g.*HalfStudentT"):
+    with pytest.raises(FitError, match=r"improper.*learnt from 2 levels.*sd:g.*HalfStudentT"):
         bg.lmer("value ~ x + (1|g)", d, priors="flat").fit("laplace")
     # Levels of failures only leave their effects unbounded.
     y = {"y": [0, 0, 0, 0, 1, 0, 1, 0], "g": list("aabbccdd")}
-    with pytest.raises(FitError, match=r"improper: the sd of .g. .*2 of its 4 levels"):
+    with pytest.raises(FitError, match=r"improper.*learnt from 2 of its 4 levels"):
         bg.glmer("y ~ 1 + (1|g)", y, family="binomial", priors="flat").fit("laplace")
     with pytest.raises(FitError, match="improper: 2 rows"):
         bg.lm("y ~ x", {"y": [1.0, 2.0], "x": [0.0, 1.0]}, priors="flat").fit("laplace")
