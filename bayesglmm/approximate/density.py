@@ -13,7 +13,7 @@ from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.factor import Factor
 from bayesglmm.laplace.standardise import Coordinates, orthonormal
-from bayesglmm.laplace.structure import Array, structure_of
+from bayesglmm.laplace.structure import Array, Integers, structure_of
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -26,25 +26,25 @@ _CORRELATION_STEP = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A point with draws of what was integrated out.
+    """Points with draws of what was integrated out.
 
     Attributes
     ----------
     value
-        Log posterior of the point, by the approximation.
+        (m,) log posterior of the points, by the approximation; -inf where it cannot be computed.
     exact
-        Estimate of the exact log posterior of the point, unbiased before the logarithm: the
-        ratios of the joint density to that of the draws, averaged.
-    t, beta
-        Covariance parameters; (p,) coefficients, link scale.
+        (m,) estimates of the exact log posterior, unbiased before the logarithm: the ratios of the
+        joint density to that of the draws, averaged.
+    parameters
+        (m, d) covariance parameters t and, unless they are integrated out too, coefficients, link
+        scale.
     b
-        (effects,) random effects, in order of elimination.
+        (m, effects) random effects, in order of elimination; (m, 0) where they are drawn later.
     """
 
-    value: float
-    exact: float
-    t: Array
-    beta: Array
+    value: Array
+    exact: Array
+    parameters: Array
     b: Array
 
 
@@ -89,20 +89,25 @@ class LogPosterior(Protocol):
     def complete(
         self, x: Array, start: Array, candidates: int, rng: np.random.Generator
     ) -> Completed:
-        """The value, and what was integrated out drawn.
+        """The values at points x (m, size), and what was integrated out drawn.
+
+        Releases the interpreter's lock where it is compiled.
 
         Parameters
         ----------
         start
-            A guess at the modes, from which they are searched.
+            (m, effects) guesses at the modes, from which they are searched.
         candidates
             How many draws of the random effects ``exact`` is averaged over, and the draw chosen
             from.
         """
         ...
 
-    def nothing(self, x: Array) -> Completed:
-        """What stands for a point where that fails: it gets no weight."""
+    def named(self, done: Completed, taken: Integers, seed: int) -> dict[str, Array]:
+        """Draws of all variables by name, (1, draws, ...), at the points ``taken`` of ``done``.
+
+        What is integrated out exactly is drawn here, afresh for every draw.
+        """
         ...
 
 

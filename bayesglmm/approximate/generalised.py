@@ -7,25 +7,29 @@ about unit scale.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bayesglmm.approximate.density import Completed, Layout, half_solve, raw_coordinates
 from bayesglmm.approximate.groups import groups_of
-from bayesglmm.approximate.kernels import weigh_candidates
+from bayesglmm.approximate.kernels import choose, complete_nested, weigh_candidates
 from bayesglmm.approximate.prior import coefficient_prior
+from bayesglmm.approximate.variables import named
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.factor import Factor
 from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.marginal import Value, laplace
-from bayesglmm.laplace.pirls import Modes, Problem, conditional_modes
+from bayesglmm.laplace.pirls import Modes, Problem, conditional_modes, limits, workspace
 from bayesglmm.laplace.quadrature import adaptive
 from bayesglmm.laplace.start import moment_start
-from bayesglmm.laplace.structure import Array
+from bayesglmm.laplace.structure import Array, Integers
+from bayesglmm.nuts.scales import unpack_all
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -43,8 +47,6 @@ class _Near:
     ``engine`` are the coefficients of orthonormal columns.
     """
 
-    t: Array
-    beta: Array
     engine: Array
     sigma: float
     modes: Modes
@@ -57,8 +59,8 @@ class GeneralisedPosterior:
 
     def __init__(self, model: Model, nagq: int) -> None:
         design, likelihood = model.design, model.likelihood
-        self.layout = Layout(model)
-        self.coefficients = coefficient_prior(model, model.priors.coefficients)
+        self.model, self.layout = model, Layout(model)
+        self.coefficients = coefficient_prior(model)
         columns = raw_coordinates(model)
         self.problem = Problem(columns, design.offset, Density(likelihood), self.layout.covariance)
         self.has_scale = likelihood.family.has_scale
@@ -66,7 +68,7 @@ class GeneralisedPosterior:
         self.is_laplace = nagq == 1
         self.k, self.p = self.layout.prior.scales.size, design.p
         self.size, self.n_scales = self.k + self.p, self.k
-        self.approximates = bool(design.random)
+        self.approximates = bool(design.random) and not likelihood.is_linear
         self.groups = groups_of(columns.structure, [term.index for term in design.random])
         self.independent = self.groups.count
         self._begin()
@@ -152,42 +154,103 @@ class GeneralisedPosterior:
 
     def _near(self, x: Array, start: Array) -> _Near:
         problem = self.problem
-        t, _, theta, sigma = self._at(x)
-        beta, engine = self.root @ x[self.k :], self.to_engine @ x[self.k :]
-        prior = self.layout.prior(t, np.zeros(self.k))
-        prior += self.coefficients(beta, np.zeros(self.p))
+        _, _, theta, sigma = self._at(x)
+        engine = self.to_engine @ x[self.k :]
+        prior = self._log_prior(self._natural(x[None])[0])
         lam = problem.columns.structure.pack(problem.covariance.lambdas(theta))
         modes = conditional_modes(problem, engine, lam, start[:, None], sigma, _NEAR)
         by_laplace = modes.f - 0.5 * modes.factor.logdet
         value = by_laplace
         if not self.is_laplace:
             value = self.evaluate(problem, theta, engine, sigma, modes.b).loglik
-        return _Near(t, beta, engine, sigma, modes, prior + value, prior + by_laplace)
+        return _Near(engine, sigma, modes, prior + value, prior + by_laplace)
 
     def complete(
         self, x: Array, start: Array, candidates: int, rng: np.random.Generator
     ) -> Completed:
-        at = self._near(x, start)
-        log_ratio, b = self._drawn(at, candidates, rng)
-        return Completed(at.value, at.by_laplace + log_ratio, at.t, at.beta, b)
+        (m, effects), count = start.shape, self.groups.count
+        noise = rng.standard_normal((m, effects, (candidates + 1) // 2))
+        uniform = rng.random((m, count))
+        done = Completed(np.full(m, -np.inf), np.zeros(m), self._natural(x), np.zeros(start.shape))
+        found = np.zeros(m, dtype=np.bool_)
+        if self.is_laplace and self.problem.in_one_call:
+            found = self._complete_nested(x, start, candidates, noise, uniform, done)
+        for i in np.flatnonzero(~found):
+            with suppress(np.linalg.LinAlgError, FloatingPointError):
+                at = self._near(x[i], start[i])
+                log_ratio = self._drawn(at, candidates, noise[i], uniform[i], done.b[i])
+                done.value[i], done.exact[i] = at.value, at.by_laplace + log_ratio
+        done.exact[np.isinf(done.value)] = -np.inf
+        return done
 
-    def nothing(self, x: Array) -> Completed:
-        beta = self.root @ x[self.k :]
-        return Completed(-np.inf, -np.inf, x[: self.k], beta, np.zeros(len(self.b)))
+    def named(self, done: Completed, taken: Integers, seed: int) -> dict[str, Array]:
+        return named(self.model, done.parameters[taken], done.b[taken])
 
-    def _drawn(self, at: _Near, candidates: int, rng: np.random.Generator) -> tuple[float, Array]:
-        """Log of the average ratio of the exact density of the effects to their Gaussian, and b.
+    def _natural(self, x: Array) -> Array:
+        """(m, size) t and beta, link scale."""
+        return np.concatenate([x[:, : self.k], x[:, self.k :] @ self.root.T], axis=1)
 
-        Groups of effects that share no row are independent given the parameters: the average is
-        taken, and the draw chosen, in each by itself, which multiplies the number of candidates
-        without evaluating more (Tran, Scharth, Pitt & Kohn 2013, arXiv:1309.3339, weigh
-        parameters by such estimates). Candidates come in pairs opposite each other about the
-        mode, which cancels most of what skewness does.
+    def _log_prior(self, parameters: Array) -> float:
+        value = self.layout.prior(parameters[: self.k], np.zeros(self.k))
+        return value + self.coefficients(parameters[self.k :], np.zeros(self.p))
+
+    def _complete_nested(
+        self,
+        x: Array,
+        start: Array,
+        candidates: int,
+        noise: Array,
+        uniform: Array,
+        done: Completed,
+    ) -> NDArray[np.bool_]:
+        """Fill ``done`` in one compiled call; returns at which points that was possible."""
+        problem, scales = self.problem, self.layout.prior.scales
+        columns, density = problem.columns, problem.density
+        m, t = len(x), np.ascontiguousarray(x[:, : self.k])
+        sigma = np.exp(t[:, -1]) if self.has_scale else np.ones(m)
+        found, log_ratios = np.empty(m, dtype=np.bool_), np.empty(m)
+        complete_nested(
+            columns.structure.arrays,
+            problem.places,
+            columns.Z,
+            columns.X,
+            problem.offset,
+            density.compiled,
+            limits(_NEAR),
+            unpack_all(t, scales.terms, scales.factors)[:, self.layout.places],
+            sigma,
+            x[:, self.k :] @ self.to_engine.T,
+            start,
+            noise,
+            uniform,
+            candidates,
+            self.groups.of_rows,
+            self.groups.of_effects,
+            np.zeros(columns.structure.lambda_size),
+            workspace(problem),
+            done.value,
+            log_ratios,
+            done.b,
+            found,
+        )
+        for i in np.flatnonzero(found):
+            done.value[i] += density.constant(sigma[i]) + self._log_prior(done.parameters[i])
+            done.exact[i] = done.value[i] + log_ratios[i]
+        return found
+
+    def _drawn(
+        self, at: _Near, candidates: int, noise: Array, uniform: Array, chosen: Array
+    ) -> float:
+        """Log of the average ratio of the exact density of the effects to their Gaussian.
+
+        Fills ``chosen`` (effects,) with a draw of them. Groups of effects that share no row are
+        independent given the parameters: the average is taken, and the draw chosen, in each by
+        itself, which multiplies the number of candidates without evaluating more (Tran, Scharth,
+        Pitt & Kohn 2013, arXiv:1309.3339, weigh parameters by such estimates). Candidates come in
+        pairs opposite each other about the mode, which cancels most of what skewness does.
         """
         problem, modes, groups = self.problem, at.modes, self.groups
         structure, m = problem.columns.structure, len(modes.u)
-        pairs = (candidates + 1) // 2
-        noise = rng.standard_normal((m, pairs))
         away = half_solve(modes.factor, noise)
         fixed = problem.columns.X @ at.engine + problem.offset
         b, log_ratios = np.empty((candidates, m, 1)), np.empty((candidates, groups.count))
@@ -205,15 +268,7 @@ class GeneralisedPosterior:
                 problem.density(eta, at.sigma, l)
                 squares = groups.sum_effects(u[:, 0] ** 2 - noise[:, c // 2] ** 2)
                 log_ratios[c] = groups.sum_rows(l[0]) - 0.5 * squares - here
-        if candidates == 1:
-            return float(log_ratios.sum()), b[0, :, 0]
-        top = log_ratios.max(axis=0)
-        share = np.exp(log_ratios - top)
-        total = share.sum(axis=0)
-        ends = np.cumsum(share, axis=0) / total
-        chosen = np.minimum((rng.random(groups.count) > ends).sum(axis=0), candidates - 1)
-        picked = b[chosen[groups.of_effects], np.arange(m), 0]
-        return float(np.sum(top + np.log(total / candidates))), picked
+        return float(choose(b, log_ratios, groups.of_effects, uniform, chosen))
 
 
 class FixedPosterior(GeneralisedPosterior):
@@ -236,13 +291,17 @@ class FixedPosterior(GeneralisedPosterior):
         modes = Modes(none, none, eta, value, l, none, empty, factor, True)
         return Value(value, empty, problem.columns.X.T @ l[1], log_sigma, modes)
 
-    def _near(self, x: Array, start: Array) -> _Near:
-        t, _, theta, sigma = self._at(x)
-        beta = self.root @ x[self.k :]
-        at = self._likelihood(self.problem, theta, self.to_engine @ x[self.k :], sigma, self.b)
-        value = at.loglik + self.layout.prior(t, np.zeros(self.k))
-        value += self.coefficients(beta, np.zeros(self.p))
-        return _Near(t, beta, beta, sigma, at.modes, value, value)
+    def look(self, x: Array) -> tuple[float, Array]:
+        done = self.complete(x[None], np.zeros((1, 0)), 1, np.random.default_rng(0))
+        return float(done.value[0]), done.b[0]
 
-    def _drawn(self, at: _Near, candidates: int, rng: np.random.Generator) -> tuple[float, Array]:
-        return 0.0, np.zeros(0)
+    def complete(
+        self, x: Array, start: Array, candidates: int, rng: np.random.Generator
+    ) -> Completed:
+        problem, parameters = self.problem, self._natural(x)
+        etas = (x[:, self.k :] @ self.to_engine.T) @ problem.columns.X.T + problem.offset
+        value, l = np.empty(len(x)), np.empty((4, len(problem.offset)))
+        for i, eta in enumerate(etas):
+            sigma = self.layout.prior.sigma(x[i, : self.k])
+            value[i] = problem.density(eta, sigma, l) + self._log_prior(parameters[i])
+        return Completed(value, value, parameters, np.zeros((len(x), 0)))

@@ -6,7 +6,6 @@ differenced.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.nuts.scales import Scales, log_prior_scales, pull_back, scales_of, unpack
-from bayesglmm.priors import Flat, HalfFlat, Normal, Prior
+from bayesglmm.priors import Flat, HalfFlat, Prior
 from bayesglmm.priors.compiled import compiled, compiled_priors, log_prior_coefficients
 from bayesglmm.priors.default import INTERCEPT
 
@@ -131,9 +130,9 @@ class CoefficientPrior:
         return self.means if k == self.at else np.eye(len(self.means))[k]
 
 
-def coefficient_prior(model: Model, chosen: Sequence[Prior]) -> CoefficientPrior:
-    """The prior of the coefficients of a model, ``chosen`` in place of its own."""
-    names = model.design.names
+def coefficient_prior(model: Model) -> CoefficientPrior:
+    """The prior of the coefficients of a model."""
+    names, chosen = model.design.names, model.priors.coefficients
     known = [prior if compiled(prior) is not None else Flat() for prior in chosen]
     found = compiled_priors(known)
     assert found is not None
@@ -143,27 +142,6 @@ def coefficient_prior(model: Model, chosen: Sequence[Prior]) -> CoefficientPrior
         *found,
         tuple((k, prior) for k, prior in enumerate(chosen) if compiled(prior) is None),
     )
-
-
-def split_normal(model: Model) -> tuple[CoefficientPrior, CoefficientPrior, Array, Array]:
-    """The normal part of the coefficients' prior, and the rest of it.
-
-    Returns
-    -------
-    Prior of the normal coefficients (the others flat), prior of the others (the normal ones
-    flat), and the first one's (p, p) precision and (p,) precision times mean
-    """
-    chosen = model.priors.coefficients
-    normal = coefficient_prior(model, [c if isinstance(c, Normal) else Flat() for c in chosen])
-    rest = coefficient_prior(model, [Flat() if isinstance(c, Normal) else c for c in chosen])
-    p = len(chosen)
-    precision, shift = np.zeros((p, p)), np.zeros(p)
-    for k, prior in enumerate(chosen):
-        if isinstance(prior, Normal):
-            row = normal.row(k)
-            precision += np.outer(row, row) / prior.sd**2
-            shift += row * (prior.mean / prior.sd**2)
-    return normal, rest, precision, shift
 
 
 def _numeric(prior: Prior, x: float) -> tuple[float, float]:

@@ -85,9 +85,9 @@ class Guide:
     second: Array
 
     def __call__(self, y: Array) -> Array:
-        """(effects,) at one y."""
+        """(m, effects) at every row of y (m, d)."""
         near = np.clip(y, -_GUIDED, _GUIDED)
-        return np.asarray(self.constant + self.first @ near + self.second @ near**2)
+        return np.asarray(self.constant + near @ self.first.T + near**2 @ self.second.T)
 
 
 def proposal_at(posterior: LogPosterior, mode: Optimum) -> tuple[Proposal, Guide]:

@@ -15,10 +15,10 @@ from bayesglmm.approximate.approximated import Approximated
 from bayesglmm.approximate.density import Completed, LogPosterior
 from bayesglmm.approximate.diagnostics import MAX_K_HAT, LaplaceDiagnostics, notes_on
 from bayesglmm.approximate.generalised import FixedPosterior, GeneralisedPosterior
-from bayesglmm.approximate.linear import LinearPosterior
+from bayesglmm.approximate.integrated import IntegratedPosterior
 from bayesglmm.approximate.options import Laplace
 from bayesglmm.approximate.proposal import Guide, adapted, proposal_at
-from bayesglmm.approximate.variables import named, parameter_names
+from bayesglmm.approximate.variables import parameter_names
 from bayesglmm.approximate.weights import (
     Weights,
     effective,
@@ -33,12 +33,14 @@ from bayesglmm.laplace.ml import check_quadrature
 from bayesglmm.laplace.optimise import Optimum, maximise
 from bayesglmm.laplace.structure import Array, Structure, structure_of
 from bayesglmm.laplace.threads import blas_threads, workers
+from bayesglmm.nuts.marginal import integrated
 from bayesglmm.nuts.proper import check_proper
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
 
 _PILOT = 100
+_PARTS = 64  # that points are evaluated in, whatever the number of threads
 _MOST_CANDIDATES = 16
 _FIRST = 5  # one point in five comes before the proposal is adapted
 _NOISE = 0.1  # variance of a log weight that candidates may leave
@@ -79,9 +81,7 @@ def approximate(model: Model, options: Laplace) -> Approximated:
         posterior = log_posterior(model, options.nagq)
         mode = find_mode(posterior)
         done, log_q, candidates = _weighed(model, posterior, mode, options, seed)
-    x = np.array([np.concatenate([at.t, at.beta]) for at in done])
-    value = np.array([at.value for at in done]) - log_q
-    exact = np.array([at.exact for at in done]) - log_q
+    value, exact = done.value - log_q, done.exact - log_q
     by_laplace = smoothed(value)
     by_exact = smoothed(exact) if posterior.approximates else by_laplace
     chosen = _chosen(options, by_laplace, by_exact)
@@ -89,11 +89,11 @@ def approximate(model: Model, options: Laplace) -> Approximated:
     taken = resample(weights, options.draws, np.random.default_rng([seed, 1]))
     off, surely = (0.0, ""), 0.0
     if posterior.approximates and chosen == "exact":
-        off = _largest(model, shift(x, by_laplace.values, by_exact.values))
+        off = _largest(model, shift(done.parameters, by_laplace.values, by_exact.values))
     elif posterior.approximates:
         usable = by_laplace.values > 0.0
         found, error = estimated_shift(
-            x[usable], (exact - value)[usable], by_laplace.values[usable]
+            done.parameters[usable], (exact - value)[usable], by_laplace.values[usable]
         )
         off = _largest(model, np.abs(found) + 2.0 * error)
         surely = float(np.max(np.abs(found) - 2.0 * error))
@@ -106,18 +106,17 @@ def approximate(model: Model, options: Laplace) -> Approximated:
         shift=off,
         effective=worth,
         distinct=len(np.unique(taken)),
-        proposals=len(done),
+        proposals=len(log_q),
         candidates=candidates,
         seconds=time.perf_counter() - began,
         notes=notes_on(weights.k_hat, worth / options.draws, surely),
     )
     if diagnostics.notes:
         warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
-    b = np.array([done[k].b for k in taken]).reshape(len(taken), -1)
     return Approximated(
         model,
-        named(model, x[taken], b),
-        replace(options, seed=seed, proposals=len(done)),
+        posterior.named(done, taken, seed),
+        replace(options, seed=seed, proposals=len(log_q)),
         diagnostics,
         mode,
     )
@@ -125,8 +124,9 @@ def approximate(model: Model, options: Laplace) -> Approximated:
 
 def log_posterior(model: Model, nagq: int) -> LogPosterior:
     """The log posterior that suits the model."""
-    if model.likelihood.is_linear:
-        return LinearPosterior(model)
+    exact = integrated(model)
+    if exact is not None:
+        return IntegratedPosterior(exact)
     return GeneralisedPosterior(model, nagq) if model.design.random else FixedPosterior(model)
 
 
@@ -164,7 +164,7 @@ def _affordable(model: Model, structure: Structure, candidates: int, draws: int)
 
 def _weighed(
     model: Model, posterior: LogPosterior, mode: Optimum, options: Laplace, seed: int
-) -> tuple[list[Completed], Array, int]:
+) -> tuple[Completed, Array, int]:
     """Points with what was integrated out, their log-densities as proposed, and the candidates.
 
     The first points say where the others should better be proposed; all count as draws from the
@@ -178,10 +178,10 @@ def _weighed(
     begin = max(count // _FIRST, _PILOT // 2)
     x = first.draw(begin, rng)
     done = _complete(posterior, guide, x, candidates, seed, 0)
-    weights = smoothed(np.array([at.value for at in done]) - first.log_density(x))
+    weights = smoothed(done.value - first.log_density(x))
     second = adapted(first, x, weights, posterior.n_scales)
     rest = second.draw(count - begin, rng)
-    done += _complete(posterior, guide, rest, candidates, seed, begin)
+    done = _joined([done, _complete(posterior, guide, rest, candidates, seed, begin)])
     x = np.concatenate([x, rest])
     share = begin / count
     log_q = np.logaddexp(
@@ -195,8 +195,8 @@ def _candidates(posterior: LogPosterior, guide: Guide, x: Array, seed: int) -> i
     if not posterior.approximates:
         return 1
     pilot = _complete(posterior, guide, x, 2, seed, 0)
-    ratios = np.array([at.exact - at.value for at in pilot])
-    spread = float(np.var(ratios[np.isfinite(ratios)]))
+    usable = np.isfinite(pilot.value)
+    spread = float(np.var(pilot.exact[usable] - pilot.value[usable]))
     if spread > (_HOPELESS if posterior.independent > 1 else _HOPELESS_ALONE):
         return 2
     return int(np.clip(2 * np.ceil(spread / _NOISE), 2, _MOST_CANDIDATES))
@@ -204,28 +204,26 @@ def _candidates(posterior: LogPosterior, guide: Guide, x: Array, seed: int) -> i
 
 def _complete(
     posterior: LogPosterior, guide: Guide, x: Array, candidates: int, seed: int, before: int
-) -> list[Completed]:
-    """All points, each from a stream of its own: threads do not change the draws.
+) -> Completed:
+    """All points, in parts with a stream of their own each: threads do not change the draws.
 
     ``before`` is the number of streams used up.
     """
-    y = guide.proposal.coordinates(x)
+    start = guide(guide.proposal.coordinates(x))
 
-    def one(k: int) -> Completed:
-        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, before + k]))
-        try:
-            return posterior.complete(x[k], guide(y[k]), candidates, rng)
-        except (np.linalg.LinAlgError, FloatingPointError):
-            return posterior.nothing(x[k])
+    def part(begin: int, end: int) -> Completed:
+        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 1, before + begin]))
+        return posterior.complete(x[begin:end], start[begin:end], candidates, rng)
 
-    def part(begin: int, end: int) -> list[Completed]:
-        return [one(k) for k in range(begin, end)]
+    parts = min(len(x), _PARTS)
+    cuts = [len(x) * k // parts for k in range(parts + 1)]
+    with ThreadPoolExecutor(workers()) as pool:
+        return _joined(list(pool.map(part, cuts[:-1], cuts[1:])))
 
-    threads = workers()
-    cuts = [len(y) * k // (8 * threads) for k in range(8 * threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(part, cuts[:-1], cuts[1:])
-        return [at for some in parts for at in some]
+
+def _joined(parts: list[Completed]) -> Completed:
+    columns = zip(*((at.value, at.exact, at.parameters, at.b) for at in parts), strict=True)
+    return Completed(*(np.concatenate(column) for column in columns))
 
 
 def _chosen(options: Laplace, by_laplace: Weights, by_exact: Weights) -> Any:

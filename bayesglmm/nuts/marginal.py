@@ -122,13 +122,18 @@ class Integrated:
         beta (m, p), sd_<group> (m, K), corr_<group> (m, K, K) for correlated terms of several
         columns, b_<group> (m, J, K), sigma (m,)
         """
-        t = self.parameters(x)
+        return self.draw(self.parameters(x), seed)
+
+    def draw(self, t: Array, seed: int) -> dict[str, Array]:
+        """The same at every row of t (m, size)."""
         p, effects = len(self.ols), self.structure.effects
         draws = np.random.default_rng(seed).standard_normal((len(t), effects + p))
         lifts = [self.lifts[f].ravel() for f in self.structure.order]
         lift = np.concatenate([np.zeros(0), *lifts])
         with blas_threads(0):
-            kernels.draw_effects(t, *self.arrays, lift, self.root_x, self.ols, draws)
+            kernels.draw_effects(
+                np.ascontiguousarray(t), *self.arrays, lift, self.root_x, self.ols, draws
+            )
         parts = self.structure.split(draws[:, :effects].T)
         factors, sigma = self.scales.unpack(t)
         out = {"beta": draws[:, effects:].copy()}

@@ -19,7 +19,7 @@ from bayesglmm.design.recipe import Recipe
 from bayesglmm.errors import DataError, FileError
 from bayesglmm.families import find_family, find_link
 from bayesglmm.model import Model
-from bayesglmm.posterior.sampled import SampledPosterior
+from bayesglmm.nuts import Sampled
 from bayesglmm.storage.container import read
 from bayesglmm.storage.draws import observed
 from bayesglmm.storage.fingerprint import check_data
@@ -90,9 +90,9 @@ def load(path: str | os.PathLike[str], data: object = None) -> Fit:
         link = find_link(family, record["model"]["link"])
         model = Model(design, family, link, decode(record["model"]["priors"], parts))
         estimator = decode(record["estimator"], parts)
-        posterior = decode(record["posterior"], parts, design)
-        if not record["data"]["stored"] and isinstance(posterior, SampledPosterior):
-            run = posterior.run
+        posterior = decode(record["posterior"], parts, model)
+        run = getattr(posterior, "run", None)
+        if not record["data"]["stored"] and isinstance(run, Sampled):
             posterior = replace(posterior, run=replace(run, tree=observed(run.tree, model)))
     return Fit(model, estimator, posterior)
 

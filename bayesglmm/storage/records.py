@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, FileError
 from bayesglmm.laplace.structure import Structure, structure_of
 from bayesglmm.storage.draws import is_tree, layout_of, tree_from, tree_parts
+
+if TYPE_CHECKING:
+    from bayesglmm.model import Model
 
 __all__ = ["Parts", "decode", "encode"]
 
@@ -33,15 +36,19 @@ _SUFFIX = ".npy"
 def _records() -> Mapping[str, type]:
     """Every record that can be in a file, by name."""
     from bayesglmm import priors
+    from bayesglmm.approximate import Laplace, LaplaceDiagnostics
+    from bayesglmm.approximate.approximated import Approximated
     from bayesglmm.design import codings
     from bayesglmm.design.recipe import Recipe
     from bayesglmm.laplace.estimate import Estimate
     from bayesglmm.laplace.factor import Factor
+    from bayesglmm.laplace.optimise import Optimum
     from bayesglmm.laplace.options import ML
     from bayesglmm.laplace.outcome import Outcome
     from bayesglmm.nuts import Sampled
     from bayesglmm.nuts.diagnostics import Diagnostics
     from bayesglmm.nuts.options import NUTS
+    from bayesglmm.posterior.approximated import LaplacePosterior
     from bayesglmm.posterior.ml import MLPosterior
     from bayesglmm.posterior.sampled import SampledPosterior
 
@@ -50,6 +57,7 @@ def _records() -> Mapping[str, type]:
     known += [type(coding) for coding in codings.CODINGS.values()] + [codings.Hypotheses]
     known += [ML, Estimate, Factor, Outcome, MLPosterior]
     known += [NUTS, Sampled, Diagnostics, SampledPosterior]
+    known += [Laplace, Approximated, LaplaceDiagnostics, Optimum, LaplacePosterior]
     return {record.__name__: record for record in known}
 
 
@@ -85,6 +93,8 @@ def encode(value: object, name: str, parts: Parts) -> Json:
     >>> encode({"x": Normal(0, 2.5)}, "priors", Parts())
     {'mapping': {'x': {'record': 'Normal', 'mean': 0, 'sd': 2.5}}}
     """
+    from bayesglmm.model import Model
+
     if value is None or isinstance(value, bool | str) or type(value) is int:
         return value
     if isinstance(value, np.generic):
@@ -103,6 +113,8 @@ def encode(value: object, name: str, parts: Parts) -> Json:
         return {"mapping": {k: encode(v, f"{name}/{k}", parts) for k, v in value.items()}}
     if isinstance(value, os.PathLike):
         return {"path": os.fspath(value)}
+    if isinstance(value, Model):
+        return {"again": "model"}
     if isinstance(value, Design):
         return {"again": "design"}
     if isinstance(value, Structure):
@@ -122,8 +134,8 @@ def encode(value: object, name: str, parts: Parts) -> Json:
     )
 
 
-def decode(json: Json, parts: Parts, design: Design | None = None) -> Any:
-    """The value again; ``design`` stands for the design and the structure of its terms.
+def decode(json: Json, parts: Parts, model: Model | None = None) -> Any:
+    """The value again; ``model`` stands for itself, its design and the structure of its terms.
 
     Raises
     ------
@@ -133,12 +145,12 @@ def decode(json: Json, parts: Parts, design: Design | None = None) -> Any:
     if json is None or isinstance(json, bool | int | float | str):
         return json
     if isinstance(json, list):
-        return tuple(decode(v, parts, design) for v in json)
+        return tuple(decode(v, parts, model) for v in json)
     if "record" in json:
-        return _record(json, parts, design)
+        return _record(json, parts, model)
     ((kind, content),) = [(k, v) for k, v in json.items() if k != "value"]
     if kind == "mapping":
-        return {k: decode(v, parts, design) for k, v in content.items()}
+        return {k: decode(v, parts, model) for k, v in content.items()}
     if kind == "array":
         return parts.array(content)
     if kind == "float":
@@ -149,8 +161,11 @@ def decode(json: Json, parts: Parts, design: Design | None = None) -> Any:
         return Path(content)
     if kind == "draws":
         return tree_from(parts.contents, content["name"], content["layout"])
-    if kind == "again" and design is not None:
-        return design if content == "design" else _structure(json["value"], design)
+    if kind == "again" and model is not None:
+        if content == "structure":
+            return _structure(json["value"], model.design)
+        if content in ("model", "design"):
+            return model if content == "model" else model.design
     raise FileError(
         f"the file holds a {kind!r}, which this version does not know; update bayesglmm"
     )
@@ -171,7 +186,7 @@ def _structure(outline: Json, design: Design) -> Structure:
     return structure
 
 
-def _record(json: Mapping[str, Json], parts: Parts, design: Design | None) -> Any:
+def _record(json: Mapping[str, Json], parts: Parts, model: Model | None) -> Any:
     name = json["record"]
     record = _records().get(name)
     if record is None:
@@ -193,4 +208,4 @@ def _record(json: Mapping[str, Json], parts: Parts, design: Design | None) -> An
             f"the file's {name} lacks {', '.join(missing)}: an earlier version of bayesglmm saved "
             "it; fit the model again, or load it with that version"
         )
-    return record(**{k: decode(v, parts, design) for k, v in given.items()})
+    return record(**{k: decode(v, parts, model) for k, v in given.items()})

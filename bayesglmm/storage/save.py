@@ -21,8 +21,8 @@ from bayesglmm.design.recipe import recipe_of
 from bayesglmm.errors import ChoiceError, FileError
 from bayesglmm.families.links import LINKS
 from bayesglmm.families.registry import FAMILIES
+from bayesglmm.nuts import Sampled
 from bayesglmm.post.check import check_fit
-from bayesglmm.posterior.sampled import SampledPosterior
 from bayesglmm.storage.container import write
 from bayesglmm.storage.draws import without_data
 from bayesglmm.storage.fingerprint import combined, fingerprints
@@ -156,9 +156,9 @@ def _check_by_name(model: Model) -> None:
 
 def _shareable(posterior: Any, data: bool) -> Any:
     """The posterior, without the response where the data are to stay out of the file."""
-    if data or not isinstance(posterior, SampledPosterior):
+    run = getattr(posterior, "run", None)
+    if data or not isinstance(run, Sampled):
         return posterior
-    run = posterior.run
     return replace(posterior, run=replace(run, tree=without_data(run.tree)))
 
 
