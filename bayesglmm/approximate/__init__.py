@@ -1,6 +1,7 @@
 """The posterior by Laplace's approximation with priors, corrected by importance weights."""
 
+from bayesglmm.approximate.approximated import Approximated
 from bayesglmm.approximate.diagnostics import LaplaceDiagnostics
 from bayesglmm.approximate.options import Laplace
 
-__all__ = ["Laplace", "LaplaceDiagnostics"]
+__all__ = ["Approximated", "Laplace", "LaplaceDiagnostics"]

@@ -5,20 +5,20 @@ from __future__ import annotations
 import secrets
 import time
 import warnings
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bayesglmm.approximate.approximated import Approximated
 from bayesglmm.approximate.density import Completed, LogPosterior
 from bayesglmm.approximate.diagnostics import MAX_K_HAT, LaplaceDiagnostics, notes_on
 from bayesglmm.approximate.generalised import FixedPosterior, GeneralisedPosterior
 from bayesglmm.approximate.linear import LinearPosterior
 from bayesglmm.approximate.options import Laplace
 from bayesglmm.approximate.proposal import Guide, adapted, proposal_at
-from bayesglmm.approximate.variables import named, parameter_names, tree_of
+from bayesglmm.approximate.variables import named, parameter_names
 from bayesglmm.approximate.weights import (
     Weights,
     effective,
@@ -50,43 +50,6 @@ _WORK, _OVERHEAD, _NEWTON_STEPS, _FLOPS = 32e6, 2500.0, 4, 600.0
 # At least few of them, for up to ten times as long; never less than the fewest.
 _FEWEST, _FEW, _ENOUGH, _PATIENCE = 100, 400, 1000, 10.0
 _SOUND = 0.2  # share of the effective draws that exact weights must keep, to be preferred
-
-
-@dataclass(frozen=True, slots=True)
-class Approximated:
-    """A finished approximation.
-
-    Attributes
-    ----------
-    model
-        What was fitted.
-    variables
-        Draws by name, (1, draws, ...), as NUTS names them.
-    options
-        As asked for, with the seed and the proposals that were used.
-    diagnostics
-        What the approximation says of itself.
-    mode
-        Covariance parameters t (log sds, atanh partial correlations, log sigma; see
-        `bayesglmm.nuts.scales`) and, unless they are integrated out (Gaussian response),
-        coefficients at the marginal mode, and the log posterior there, up to no constant that
-        depends on them.
-    """
-
-    model: Model
-    variables: Mapping[str, Array]
-    options: Laplace
-    diagnostics: LaplaceDiagnostics
-    mode: Optimum
-
-    def values(self, name: str) -> Array:
-        """Draws of one variable, (1, draws, ...)."""
-        return self.variables[name]
-
-    @property
-    def tree(self) -> Any:
-        """The draws as an ArviZ DataTree."""
-        return tree_of(self.model, self.variables)
 
 
 def approximate(model: Model, options: Laplace) -> Approximated:

@@ -18,9 +18,11 @@ import numpy as np
 from numba import njit
 from scipy.special import gammaln
 
+from bayesglmm.families.elementary import exp, log1p_of_unit
 from bayesglmm.families.family import Array, Likelihood
 
 _GAUSSIAN, _GAUSSIAN_LOG, _LOGIT, _CLOGLOG, _POISSON = range(5)
+_PROBIT, _LOG, _SHARE, _RATE, _LARGE_POISSON = range(5, 10)
 _CODES = {
     ("gaussian", "identity"): _GAUSSIAN,
     ("gaussian", "log"): _GAUSSIAN_LOG,
@@ -29,11 +31,20 @@ _CODES = {
     ("binomial", "cloglog"): _CLOGLOG,
     ("bernoulli", "cloglog"): _CLOGLOG,
     ("poisson", "log"): _POISSON,
+    ("binomial", "probit"): _PROBIT,
+    ("bernoulli", "probit"): _PROBIT,
+    ("binomial", "log"): _LOG,
+    ("bernoulli", "log"): _LOG,
+    ("binomial", "identity"): _SHARE,
+    ("bernoulli", "identity"): _SHARE,
+    ("poisson", "identity"): _RATE,
 }
 _LARGEST_EXPONENT = 230.0  # as in links.py
 # From here on a Poisson density is taken relative to that at mu = y: both terms of y eta - mu are
 # so large that their difference would be rounding.
 _LARGE_COUNT = 1000.0
+_ROOT_HALF = math.sqrt(0.5)
+_ROOT_2_PI = math.sqrt(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -46,7 +57,7 @@ def _gaussian(y, w, eta, sigma):
 @njit(cache=True, nogil=True, inline="always")
 def _gaussian_log(y, w, eta, sigma):
     precision = w / (sigma * sigma)
-    mu = math.exp(min(eta, _LARGEST_EXPONENT))
+    mu = exp(min(eta, _LARGEST_EXPONENT))
     e = y - mu
     return (
         -0.5 * precision * e * e,
@@ -58,7 +69,7 @@ def _gaussian_log(y, w, eta, sigma):
 
 @njit(cache=True, nogil=True, inline="always")
 def _logit(y, w, eta, sigma):
-    t = math.exp(-abs(eta))  # never overflows
+    t = exp(-abs(eta))  # never overflows
     small = t / (1.0 + t)
     large = 1.0 / (1.0 + t)
     if eta > 0.0:
@@ -67,7 +78,7 @@ def _logit(y, w, eta, sigma):
         p, complement, top = small, large, 0.0
     v = w * (p * complement)
     return (
-        w * (y * eta - top - math.log(1.0 + t)),  # log1p would add digits below rounding of the sum
+        w * (y * eta - top - log1p_of_unit(t)),
         w * (y * complement - (1.0 - y) * p),
         -v,
         v * (p - complement),
@@ -101,9 +112,15 @@ def _cloglog(y, w, eta, sigma):
 
 @njit(cache=True, nogil=True, inline="always")
 def _poisson(y, w, eta, sigma):
+    mu = w * exp(min(eta, _LARGEST_EXPONENT))
+    return w * y * eta - mu, w * y - mu, -mu, -mu
+
+
+@njit(cache=True, nogil=True)
+def _large_poisson(y, w, eta, sigma):
+    """The same, relative to mu = y where y is large."""
     if y < _LARGE_COUNT:
-        mu = w * math.exp(min(eta, _LARGEST_EXPONENT))
-        return w * y * eta - mu, w * y - mu, -mu, -mu
+        return _poisson(y, w, eta, sigma)
     d = eta - math.log(y)
     e = math.expm1(min(d, _LARGEST_EXPONENT))
     mu = w * y * (1.0 + e)
@@ -111,30 +128,171 @@ def _poisson(y, w, eta, sigma):
 
 
 @njit(cache=True, nogil=True)
+def _log_normal_cdf(x):
+    """log Phi(x) and three derivatives, as in links.py."""
+    lower = 0.5 * math.erfc(-x * _ROOT_HALF)
+    if x >= 0.0:
+        value = math.log1p(-0.5 * math.erfc(x * _ROOT_HALF))
+    elif x > -35.0:
+        value = math.log(lower)
+    else:
+        value = -0.5 * x * x
+    if x >= -10.0:
+        r = math.exp(-0.5 * min(x * x, 1490.0)) / (_ROOT_2_PI * lower)
+        tail = x + r
+    else:  # a continued fraction: x + r would cancel
+        tail = 0.0
+        for k in range(60, 0, -1):
+            tail = k / (tail - x)
+        r = tail - x
+        if x <= -35.0:
+            value -= math.log(_ROOT_2_PI * r)  # Phi = phi / r
+    second = -r * tail
+    third = -(second * tail + r * (1.0 + second)) if x >= -500.0 else -2.0 / (x * x * x)
+    return value, r, second, third
+
+
+@njit(cache=True, nogil=True)
+def _probit(y, w, eta, sigma):
+    value = first = second = third = 0.0
+    successes, failures = w * y, w * (1.0 - y)
+    if successes > 0.0:
+        v, a, b, c = _log_normal_cdf(eta)
+        value, first, second, third = successes * v, successes * a, successes * b, successes * c
+    if failures > 0.0:
+        v, a, b, c = _log_normal_cdf(-eta)
+        value += failures * v
+        first -= failures * a
+        second += failures * b
+        third -= failures * c
+    return value, first, second, third
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _log_probability(y, w, eta, sigma):
+    """Binomial with log link."""
+    failures = w * (1.0 - y)
+    value, first, second, third = w * y * eta, w * y, 0.0, 0.0
+    if eta > 0.0 or (eta == 0.0 and failures > 0.0):
+        return -math.inf, first, second, third
+    if failures > 0.0:
+        complement = -math.expm1(eta)
+        r = math.exp(eta) / complement
+        value += failures * math.log(complement)
+        first -= failures * r
+        second -= failures * r * (1.0 + r)
+        third -= failures * r * (1.0 + r) * (1.0 + 2.0 * r)
+    return value, first, second, third
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _share(y, w, eta, sigma):
+    """Binomial with identity link."""
+    value = first = second = third = 0.0
+    if not 0.0 <= eta <= 1.0:
+        return -math.inf, first, second, third
+    successes, failures = w * y, w * (1.0 - y)
+    if successes > 0.0:
+        a = successes / eta
+        value = successes * math.log(eta) if eta > 0.0 else -math.inf
+        first, second, third = a, -a / eta, 2.0 * a / (eta * eta)
+    if failures > 0.0:
+        other = 1.0 - eta
+        a = failures / other
+        value += failures * math.log(other) if other > 0.0 else -math.inf
+        first -= a
+        second -= a / other
+        third -= 2.0 * a / (other * other)
+    return value, first, second, third
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rate(y, w, eta, sigma):
+    """Poisson with identity link."""
+    if not eta >= 0.0:
+        return -math.inf, 0.0, 0.0, 0.0
+    if y == 0.0:
+        return -w * eta, -w, 0.0, 0.0
+    if eta == 0.0:
+        return -math.inf, 0.0, 0.0, 0.0
+    r = y / eta
+    return (
+        w * (y * math.log(eta) - eta),
+        w * (r - 1.0),
+        -w * (r / eta),
+        2.0 * w * (r / (eta * eta)),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _rare(code, y, w, eta, sigma):
+    """The families and links of few models: compiled once for all of them."""
+    if code == _CLOGLOG:
+        return _cloglog(y, w, eta, sigma)
+    if code == _PROBIT:
+        return _probit(y, w, eta, sigma)
+    if code == _LOG:
+        return _log_probability(y, w, eta, sigma)
+    if code == _SHARE:
+        return _share(y, w, eta, sigma)
+    if code == _LARGE_POISSON:
+        return _large_poisson(y, w, eta, sigma)
+    return _rate(y, w, eta, sigma)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def evaluate(code, y, w, eta, sigma, out):
     """Fill out (4, n) and return the sum of its first row, taken in blocks to keep its digits."""
-    n = len(y)
+    n, value, first, second, third = len(y), out[0], out[1], out[2], out[3]
+    if code == _LOGIT:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _logit(y[i], w[i], eta[i], sigma)
+    elif code == _POISSON:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _poisson(y[i], w[i], eta[i], sigma)
+    elif code == _GAUSSIAN:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _gaussian(y[i], w[i], eta[i], sigma)
+    elif code == _GAUSSIAN_LOG:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _gaussian_log(y[i], w[i], eta[i], sigma)
+    else:
+        for i in range(n):
+            value[i], first[i], second[i], third[i] = _rare(code, y[i], w[i], eta[i], sigma)
     total = 0.0
     for start in range(0, n, 512):
-        block = 0.0
-        for i in range(start, min(start + 512, n)):
-            if code == _LOGIT:
-                value, first, second, third = _logit(y[i], w[i], eta[i], sigma)
-            elif code == _POISSON:
-                value, first, second, third = _poisson(y[i], w[i], eta[i], sigma)
-            elif code == _GAUSSIAN:
-                value, first, second, third = _gaussian(y[i], w[i], eta[i], sigma)
-            elif code == _GAUSSIAN_LOG:
-                value, first, second, third = _gaussian_log(y[i], w[i], eta[i], sigma)
-            else:
-                value, first, second, third = _cloglog(y[i], w[i], eta[i], sigma)
-            out[0, i] = value
-            out[1, i] = first
-            out[2, i] = second
-            out[3, i] = third
-            block += value
-        total += block
+        total += add_up(value[start : min(start + 512, n)])
     return total
+
+
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def add_up(v):
+    """The sum of v, several elements at a time."""
+    total = 0.0
+    for i in range(len(v)):
+        total += v[i]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def value_and_slope(code, y, w, eta, sigma, value, slope):
+    """The first two of `evaluate` for every row: what a sampler needs."""
+    n = len(y)
+    if code == _LOGIT:
+        for i in range(n):
+            value[i], slope[i], _, _ = _logit(y[i], w[i], eta[i], sigma)
+    elif code == _POISSON:
+        for i in range(n):
+            value[i], slope[i], _, _ = _poisson(y[i], w[i], eta[i], sigma)
+    elif code == _GAUSSIAN:
+        for i in range(n):
+            value[i], slope[i], _, _ = _gaussian(y[i], w[i], eta[i], sigma)
+    elif code == _GAUSSIAN_LOG:
+        for i in range(n):
+            value[i], slope[i], _, _ = _gaussian_log(y[i], w[i], eta[i], sigma)
+    else:
+        for i in range(n):
+            value[i], slope[i], _, _ = _rare(code, y[i], w[i], eta[i], sigma)
 
 
 class Density:
@@ -151,6 +309,8 @@ class Density:
     def __init__(self, likelihood: Likelihood) -> None:
         self.likelihood = likelihood
         self._code = _CODES.get((likelihood.family.name, likelihood.link.name), -1)
+        if self._code == _POISSON and np.any(likelihood.y >= _LARGE_COUNT):
+            self._code = _LARGE_POISSON
         # Copies of one type (contiguous, writable): another type would compile another kernel.
         self._y, self._w = np.array(likelihood.y), np.array(likelihood.w)
         self._constant = self._data_constant() if self._code >= 0 else 0.0
@@ -171,8 +331,9 @@ class Density:
         if name == "gaussian":
             return float(0.5 * np.sum(np.log(w)) - 0.5 * len(y) * np.log(2.0 * np.pi))
         if name == "poisson":
-            large = np.where(y < _LARGE_COUNT, 1.0, y)
-            at_y = np.where(y < _LARGE_COUNT, 0.0, y * np.log(large) - y)
+            at_y = np.zeros_like(y)
+            if self._code == _LARGE_POISSON:
+                at_y = np.where(y < _LARGE_COUNT, 0.0, y * np.log(np.maximum(y, 1.0)) - y)
             return float(np.sum(w * (at_y - gammaln(y + 1.0))))
         wins, losses = w * y, w * (1.0 - y)
         if np.all(w == 1.0):

@@ -198,13 +198,15 @@ def _probit_log_probability(eta: Array) -> Derivatives:
     r = np.where(
         eta < 0.0, left, _normal_density(np.maximum(eta, 0.0)) / ndtr(np.maximum(eta, 0.0))
     )
-    # In the far left tail eta + r cancels; there r = -eta - 1/eta + 2/eta^3 - ...
-    far = eta < -500.0
-    e = np.where(far, eta, -1.0)
-    sum_ = np.where(far, -1.0 / e + 2.0 / e**3, eta + r)
-    r = np.where(far, -e - 1.0 / e + 2.0 / e**3, r)
+    # In the left tail eta + r cancels: it is a continued fraction there.
+    far = eta < -10.0
+    x, tail = np.where(far, -eta, 1.0), np.zeros_like(eta)
+    for k in range(60, 0, -1):
+        tail = k / (x + tail)
+    sum_, r = np.where(far, tail, eta + r), np.where(far, x + tail, r)
     second = -r * sum_
-    third = np.where(far, 2.0 / (e * e * np.abs(e)), -(second * sum_ + r * (1.0 + second)))
+    third = -(second * sum_ + r * (1.0 + second))
+    third = np.where(eta < -500.0, 2.0 / (x * x * x), third)
     return value, r, second, third
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.errors import BayesglmmError
+
 Array = NDArray[np.float64]
+
+
+class NoTarget(BayesglmmError):
+    """A way to sample does not apply to a model; the message says why."""
 
 
 def _no_data() -> NDArray[np.intp]:
@@ -41,6 +47,9 @@ class Target:
         ``expand`` must keep alive what it points to.
     start
         seed -> (size,) point to start a chain from; None draws one around zero.
+    coordinates
+        The inverse of ``expand``: named variables, each (m, ...) -> x (m, size). None where
+        some of the variables are integrated out.
     """
 
     size: int
@@ -50,3 +59,4 @@ class Target:
     address: int = 0
     data: NDArray[np.intp] = field(default_factory=_no_data)
     start: Callable[[int], Array] | None = None
+    coordinates: Callable[[Mapping[str, Array]], Array] | None = None

@@ -14,14 +14,6 @@ from numpy.typing import NDArray
 from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError
 from bayesglmm.post.groups import levels_of
-from bayesglmm.post.integrated import (
-    LARGEST_RULE,
-    Block,
-    group_likelihood,
-    nest,
-    nested_terms,
-    nodes_of,
-)
 from bayesglmm.post.pointwise import Chains, chains_of, conditional, draws_of, row_blocks
 from bayesglmm.tables.table import Table, table
 from bayesglmm.tables.text import html_note, html_table, text_table
@@ -29,6 +21,7 @@ from bayesglmm.tables.text import html_note, html_table, text_table
 if TYPE_CHECKING:
     from bayesglmm.fit import Fit
     from bayesglmm.model import Model
+    from bayesglmm.post.integrated import Block
     from bayesglmm.posterior.sampled import SampledPosterior
 
 Array = NDArray[np.float64]
@@ -153,6 +146,8 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
             f"loo has {chains.size} draws, too few for the tail of importance weights; use 100 or "
             f"more ({'a smaller thin=' if thin > 1 else 'draws='})"
         )
+    from bayesglmm.post.integrated import nest, nested_terms  # compiled: loaded when called
+
     blocks = nest(design, nested_terms(design, index), index)
     efficiency = _efficiency(posterior)
     parts = [
@@ -199,6 +194,8 @@ def _likelihoods(
     nodes: int | None,
 ) -> Iterator[Array]:
     """(S, groups) log-likelihoods, in the order of the groups; rows come in parts."""
+    from bayesglmm.post.integrated import group_likelihood
+
     n = model.design.n
     if blocks:
         yield group_likelihood(model, chains, index, n_groups, blocks, nodes)
@@ -243,6 +240,8 @@ def _efficiency(posterior: SampledPosterior) -> float:
 def _integral_note(model: Model, blocks: tuple[Block, ...], nodes: int | None) -> str:
     if not blocks:
         return ""
+    from bayesglmm.post.integrated import LARGEST_RULE, nodes_of
+
     linear, terms = model.likelihood.is_linear, model.design.random
     names = ", ".join(terms[f].name for block in blocks for f in block.terms)
     if linear:

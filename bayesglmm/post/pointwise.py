@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from bayesglmm.errors import ChoiceError
 from bayesglmm.families import Likelihood
-from bayesglmm.families.compiled import Density, evaluate
 from bayesglmm.post.check import check_fit
 from bayesglmm.posterior.sampled import SampledPosterior
 
 if TYPE_CHECKING:
+    from bayesglmm.families.compiled import Density
     from bayesglmm.fit import Fit
     from bayesglmm.model import Model
 
@@ -119,6 +119,8 @@ def row_blocks(n: int, size: int) -> Iterator[slice]:
 
 def conditional(model: Model, chains: Chains, rows: slice) -> Array:
     """(S, rows) log p(y_i | beta, b, sigma)."""
+    from bayesglmm.families.compiled import Density, evaluate  # compiled: loaded when called
+
     whole = model.likelihood
     part = Likelihood(whole.family, whole.link, whole.y[rows], whole.w[rows])
     density, has_scale = Density(part), whole.family.has_scale

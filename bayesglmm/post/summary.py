@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bayesglmm.approximate.run import Approximated
+from bayesglmm.approximate import Approximated
 from bayesglmm.design import Design
 from bayesglmm.model import not_estimable
 from bayesglmm.nuts import Sampled

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.approximate import Approximated
 from bayesglmm.approximate.diagnostics import shown
-from bayesglmm.approximate.run import Approximated
 from bayesglmm.posterior.draws import Draws, Independent
 from bayesglmm.posterior.sampled import SampledPosterior
 

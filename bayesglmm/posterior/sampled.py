@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.approximate.run import Approximated
+from bayesglmm.approximate import Approximated
 from bayesglmm.design import Design
 from bayesglmm.laplace.covariance import components, covariance_of
 from bayesglmm.nuts import Sampled

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from bayesglmm.numba_cache import cover_package
 from bayesglmm.priors.prior import (
     Cauchy,
     Exponential,
@@ -27,6 +28,8 @@ from bayesglmm.priors.prior import (
     Prior,
     StudentT,
 )
+
+cover_package()
 
 Array = NDArray[np.float64]
 
@@ -79,6 +82,13 @@ def compiled_priors(priors: Sequence[Prior]) -> tuple[NDArray[np.int64], Array, 
     codes = np.array([code for code, _, _ in known], dtype=np.int64)
     parameters = np.array([values for _, values, _ in known]).reshape(-1, 3)
     return codes, parameters, sum(constant for _, _, constant in known)
+
+
+def curvature(codes: NDArray[np.int64], parameters: Array, x: Array) -> Array:
+    """(m,) information in priors on the whole line: slope over distance, never negative."""
+    centre, scale, df = parameters.T
+    df = np.where(codes == _STUDENT, df, 1e300)  # a normal has infinitely many
+    return np.where(codes == _FLAT, 0.0, (df + 1.0) / (df * scale**2 + (x - centre) ** 2))
 
 
 @njit(cache=True, nogil=True, inline="always")

@@ -10,7 +10,7 @@ import io
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, FileError
-from bayesglmm.laplace.factor import Factor
 from bayesglmm.laplace.structure import Structure, structure_of
 from bayesglmm.storage.draws import is_tree, layout_of, tree_from, tree_parts
 
@@ -37,6 +36,7 @@ def _records() -> Mapping[str, type]:
     from bayesglmm.design import codings
     from bayesglmm.design.recipe import Recipe
     from bayesglmm.laplace.estimate import Estimate
+    from bayesglmm.laplace.factor import Factor
     from bayesglmm.laplace.options import ML
     from bayesglmm.laplace.outcome import Outcome
     from bayesglmm.nuts import Sampled
@@ -108,12 +108,12 @@ def encode(value: object, name: str, parts: Parts) -> Json:
     if isinstance(value, Structure):
         return {"again": "structure", "value": _outline(value)}
     if is_dataclass(value) and _records().get(type(value).__name__) is type(value):
-        if isinstance(value, Factor):  # the other triangle was never written
-            value = replace(value, S=np.tril(value.S))
-        kept = [f.name for f in fields(value) if f.init]
+        kept = {f.name: getattr(value, f.name) for f in fields(value) if f.init}
+        if type(value) is _records()["Factor"]:  # the other triangle was never written
+            kept["S"] = np.tril(kept["S"])
         return {
             "record": type(value).__name__,
-            **{k: encode(getattr(value, k), f"{name}/{k}", parts) for k in kept},
+            **{k: encode(v, f"{name}/{k}", parts) for k, v in kept.items()},
         }
     raise ChoiceError(
         f"{name.replace('/', '.')} is {type(value).__module__}.{type(value).__qualname__}, which "

@@ -347,17 +347,17 @@ def test_singular_estimates_have_a_posterior() -> None:
 @pytest.mark.parametrize("formula", ["y ~ x", "y ~ x + (1|g)"])
 def test_flat_priors_with_separation_are_refused(formula: str) -> None:
     make = bg.glmer if "|" in formula else bg.glm
-    with pytest.raises(FitError, match=r"improper.*separated.*\(Intercept\), x.*bg.Normal"):
+    with pytest.raises(FitError, match=r"improper: x separates.*bg.Normal"):
         make(formula, separated(), family="binomial", priors="flat").fit("laplace")
 
 
 def test_too_few_levels_for_a_flat_prior_are_refused() -> None:
     d = data().filter(pl.col("g").is_in(["g0", "g1"]))
-    with pytest.raises(FitError, match=r"improper: 2 level.*sd:g.*HalfStudentT"):
+    with pytest.raises(FitError, match=r"improper.*learnt from 2 levels.*sd:g.*HalfStudentT"):
         bg.lmer("value ~ x + (1|g)", d, priors="flat").fit("laplace")
     # Levels of failures only leave their effects unbounded.
     y = {"y": [0, 0, 0, 0, 1, 0, 1, 0], "g": list("aabbccdd")}
-    with pytest.raises(FitError, match=r"improper: 2 level"):
+    with pytest.raises(FitError, match=r"improper.*learnt from 2 of its 4 levels"):
         bg.glmer("y ~ 1 + (1|g)", y, family="binomial", priors="flat").fit("laplace")
     with pytest.raises(FitError, match="improper: 2 rows"):
         bg.lm("y ~ x", {"y": [1.0, 2.0], "x": [0.0, 1.0]}, priors="flat").fit("laplace")

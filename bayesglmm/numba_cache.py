@@ -1,0 +1,50 @@
+"""Compiled code on disk is valid as long as all compiled code of the package is.
+
+Numba keeps a function until its own file changes, but the machine code has the functions it
+calls inside, from other files: after an upgrade, kernels would go on computing what an earlier
+version computed. Here the stamp of every function of this package covers all files that hold
+compiled code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba.core import caching
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+@cache
+def fingerprint() -> str:
+    """Of all source files of the package that mention numba."""
+    digest = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        text = path.read_bytes()
+        if b"numba" in text:
+            digest.update(text)
+    return digest.hexdigest()
+
+
+def _covering(base: Any) -> Any:
+    class Covering(base):  # type: ignore[misc]
+        def get_source_stamp(self) -> Any:
+            return super().get_source_stamp(), fingerprint()
+
+        @classmethod
+        def from_function(cls, py_func: Any, py_file: str) -> Any:
+            inside = Path(py_file).resolve().is_relative_to(_PACKAGE)
+            return super().from_function(py_func, py_file) if inside else None
+
+    return Covering
+
+
+def cover_package() -> None:
+    """Let numba's cache know; done once, before the first function is made."""
+    known = caching.CacheImpl._locator_classes
+    if not any(cls.__name__ == "Covering" for cls in known):
+        files = [cls for cls in known if issubclass(cls, caching._SourceFileBackedLocatorMixin)]
+        caching.CacheImpl._locator_classes = [*map(_covering, files), *known]

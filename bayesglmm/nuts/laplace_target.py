@@ -1,0 +1,106 @@
+"""The posterior in Laplace coordinates, compiled: a `Target` for built-in families and priors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bayesglmm.errors import BayesglmmError
+from bayesglmm.families.compiled import Density
+from bayesglmm.laplace import ML, maximum_likelihood
+from bayesglmm.nuts import kernels
+from bayesglmm.nuts.native import addresses
+from bayesglmm.nuts.pseudo import Placed, place
+from bayesglmm.nuts.scales import Scales, scales_of
+from bayesglmm.nuts.target import NoTarget, Target
+from bayesglmm.priors.compiled import compiled
+
+if TYPE_CHECKING:
+    from bayesglmm.model import Model
+
+Array = NDArray[np.float64]
+
+
+def laplace_target(model: Model) -> Target:
+    """The posterior of any model with built-in family and priors.
+
+    Raises
+    ------
+    NoTarget
+        With the reason: a family, link or prior has no compiled form, or maximum likelihood
+        fails.
+    """
+    likelihood, scales = model.likelihood, scales_of(model)
+    if Density(likelihood).compiled is None:
+        raise NoTarget(
+            f"family {likelihood.family.name!r} with link {likelihood.link.name!r} has no "
+            "compiled form"
+        )
+    unknown = [p for p in model.priors.coefficients if compiled(p) is None]
+    if scales is None or unknown:
+        raise NoTarget("a prior has no compiled form")
+    try:
+        ml = maximum_likelihood(model.design, likelihood, ML(vcov="conditional"))
+        at = place(model, scales, ml)
+    except (BayesglmmError, np.linalg.LinAlgError) as error:
+        raise NoTarget(f"maximum likelihood gives no coordinates: {error}") from error
+    if not np.all(np.isfinite(at.packed.data)):
+        raise NoTarget("maximum likelihood gives no coordinates: its estimate is not finite")
+    from bayesglmm.nuts.kernels_native import native
+
+    arrays = at.packed.arrays
+    return Target(
+        at.structure.effects + model.design.p + scales.size,
+        partial(kernels.log_density, *arrays),
+        partial(_expand, model, scales, at),
+        "Laplace coordinates, compiled",
+        address=native.address or 0,
+        data=addresses(*arrays),
+        coordinates=partial(_coordinates, model, scales, at),
+    )
+
+
+def _expand(model: Model, scales: Scales, at: Placed, x: Array, seed: int = 0) -> dict[str, Array]:
+    """Named variables of every row of x."""
+    m, structure = len(x), at.structure
+    t, beta = np.empty((m, scales.size)), np.empty((m, model.design.p))
+    b = np.empty((m, structure.effects))
+    kernels.positions(*at.packed.arrays, np.ascontiguousarray(x), t, beta, b)
+    factors, sigma = scales.unpack(t)
+    out = {"beta": beta}
+    parts = structure.split(np.ascontiguousarray(b.T))
+    for term, factor, part in zip(model.design.random, factors, parts, strict=True):
+        sd = np.sqrt(np.sum(factor**2, axis=2))
+        out[f"sd_{term.name}"] = sd
+        if term.correlated and term.K > 1:
+            unit = factor / sd[:, :, None]
+            out[f"corr_{term.name}"] = unit @ unit.transpose(0, 2, 1)
+        out[f"b_{term.name}"] = np.ascontiguousarray(np.moveaxis(part, 2, 0))
+    if scales.has_scale:
+        out["sigma"] = sigma
+    return out
+
+
+def _coordinates(model: Model, scales: Scales, at: Placed, values: Mapping[str, Array]) -> Array:
+    """The inverse of `_expand`: (m, size)."""
+    beta = np.asarray(values["beta"])
+    m, structure, terms = len(beta), at.structure, model.design.random
+    roots = []
+    for term in terms:
+        sd = np.asarray(values[f"sd_{term.name}"])
+        corr = values.get(f"corr_{term.name}", np.broadcast_to(np.eye(term.K), (m, *[term.K] * 2)))
+        roots.append(sd[:, :, None] * np.linalg.cholesky(np.asarray(corr)))
+    sigma = np.asarray(values["sigma"]) if scales.has_scale else np.ones(m)
+    t = np.array([scales.pack([L[i] for L in roots], float(sigma[i])) for i in range(m)])
+    b = np.zeros((m, 0))
+    if terms:
+        parts = [np.moveaxis(np.asarray(values[f"b_{term.name}"]), 0, 2) for term in terms]
+        b = np.ascontiguousarray(structure.join(parts).T)
+    x = np.empty((m, structure.effects + model.design.p + scales.size))
+    gamma = np.ascontiguousarray((beta - at.beta) @ at.R.T)
+    kernels.coordinates(*at.packed.arrays, t.reshape(m, scales.size), gamma, b, x)
+    return x

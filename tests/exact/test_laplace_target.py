@@ -1,0 +1,307 @@
+"""The compiled log-density in Laplace coordinates: the model's own, its gradient, its shape."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+from scipy.special import betaln
+
+import bayesglmm as bg
+from bayesglmm.families import compiled
+from bayesglmm.model import Model
+from bayesglmm.numba_cache import fingerprint
+from bayesglmm.nuts import kernels, kernels_native, layout
+from bayesglmm.nuts.laplace_target import laplace_target
+from bayesglmm.nuts.target import NoTarget, Target
+
+
+def data(seed: int = 1, n: int = 48) -> pl.DataFrame:
+    rng = np.random.default_rng(seed)
+    g, h = rng.integers(0, 5, n), np.arange(n) % 4
+    x, z = rng.normal(size=n), rng.normal(size=n)
+    b = rng.normal(size=(5, 2)) * [0.7, 0.4]
+    eta = 0.3 + 0.3 * x + b[g, 0] + b[g, 1] * z
+    p = 1.0 / (1.0 + np.exp(-eta))
+    return pl.DataFrame(
+        {
+            "x": x,
+            "z": z,
+            "f": rng.choice(["u", "v", "w"], n),
+            "g": [f"g{k}" for k in g],
+            "a": [f"a{k}{m}" for k, m in zip(g, rng.integers(0, 2, n), strict=True)],
+            "h": [f"h{k}" for k in h],
+            "row": [str(k) for k in range(n)],
+            "count": rng.poisson(np.exp(eta)),
+            "yes": rng.binomial(1, p),
+            "wins": rng.binomial(7, p),
+            "size": np.full(n, 7),
+            "wt": rng.integers(1, 4, n),
+            "value": eta + 0.7 * rng.normal(size=n),
+            "positive": np.exp(0.3 * eta) + 0.1 * rng.normal(size=n),
+        }
+    )
+
+
+def poisson(formula: str, **options: object) -> Callable[[], Model]:
+    return lambda: bg.glmer(f"count ~ {formula}", data(), family="poisson", **options)  # type: ignore[arg-type]
+
+
+def binomial(link: str, formula: str = "x + (1|g)") -> Callable[[], Model]:
+    return lambda: bg.glmer(
+        f"wins ~ {formula}", data(), family="binomial", link=link, trials="size"
+    )
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "scalar": poisson("x + (1|g)"),
+    "vector": poisson("x + (z|g)"),
+    "three columns": poisson("x + (z + x|g)"),
+    "independent": poisson("x + (z||g)"),
+    "nested": poisson("x + (1|g/a)"),
+    "nested vectors": poisson("x + (z|g) + (z|a)"),
+    "observation level": poisson("x + (1|g) + (1|row)"),
+    "nested thrice": poisson("x + (1|g) + (0 + z|a) + (1|row)"),
+    "same factor twice": poisson("x + (1|g) + (0 + z|g)"),
+    "crossed": poisson("x + (1|g) + (1|h)"),
+    "crossed vectors": poisson("x + (z|g) + (z|h)"),
+    "nested and crossed": poisson("x + (z|g) + (1|a) + (1|h)"),
+    "three crossed": poisson("1 + (1|a) + (1|h) + (1|f)"),
+    "no coefficients": lambda: bg.lmer("value ~ 0 + (1|g)", data()),
+    "no intercept": poisson("0 + f + (1|g)"),
+    "offset": poisson("x + offset(z) + (1|g)"),
+    "priors": poisson(
+        "x + f + (z|g)",
+        priors={
+            "(Intercept)": bg.StudentT(4, 0, 2),
+            "x": bg.Cauchy(0, 1),
+            "sd:g:z": bg.Exponential(2),
+            "sd:g:(Intercept)": bg.Gamma(2, 1),
+            "corr:g": bg.LKJ(3),
+        },
+    ),
+    "flat priors": poisson("x + (z|g)", priors="flat"),
+    "identity": poisson("1 + (1|g)", link="identity"),
+    "separated": lambda: bg.glmer("yes ~ x + I(1.0 * yes) + (1|g)", data(), family="binomial"),
+    "bernoulli": lambda: bg.glmer("yes ~ x + (1|g)", data(), family="bernoulli"),
+    "logit": binomial("logit"),
+    "probit": binomial("probit"),
+    "cloglog": binomial("cloglog"),
+    "weights": lambda: bg.glmer("count ~ x + (1|g)", data(), family="poisson", weights="wt"),
+    "linear": lambda: bg.lmer("value ~ x + (z|g)", data()),
+    "linear, crossed": lambda: bg.lmer("value ~ x + (z||g) + (1|a) + (1|h)", data(), weights="wt"),
+    "singular": lambda: bg.lmer("value ~ x + (z + f|h)", data()),
+    "gaussian log": lambda: bg.glmer(
+        "positive ~ x + (1|g) + (1|h)", data(), family="gaussian", link="log"
+    ),
+    "lm": lambda: bg.lm("value ~ x + f", data()),
+    "glm": lambda: bg.glm("count ~ x", data(), family="poisson"),
+}
+
+
+def named(model: Model, target: Target, x: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Named values, and the free ones among them as one vector for every row of x."""
+    values = target.expand(np.atleast_2d(x), 0)
+    free = [values["beta"]]
+    for term in model.design.random:
+        free += [
+            values[f"sd_{term.name}"],
+            values[f"b_{term.name}"].reshape(len(values["beta"]), -1),
+        ]
+        if f"corr_{term.name}" in values:
+            row, column = np.tril_indices(term.K, -1)
+            free.append(values[f"corr_{term.name}"][:, row, column])
+    if "sigma" in values:
+        free.append(values["sigma"][:, None])
+    return values, np.concatenate(free, axis=1)
+
+
+def lkj_constant(K: int, eta: float) -> float:
+    """log of the integral of det(R)^(eta - 1) over correlation matrices."""
+    total = 0.0
+    for k in range(1, K):
+        a = eta + 0.5 * (K - k - 1)
+        total += (K - k) * (betaln(a, a) + (2.0 * a - 1.0) * np.log(2.0))
+    return float(total)
+
+
+def log_joint(model: Model, values: dict[str, np.ndarray], i: int) -> float:
+    """log p(y, parameters), all constants included, in NumPy and SciPy alone."""
+    design, priors = model.design, model.priors
+    beta = values["beta"][i]
+    total, eta = 0.0, design.X @ beta + design.offset
+    for k, (name, prior) in enumerate(zip(design.names, priors.coefficients, strict=True)):
+        at = design.X.mean(axis=0) @ beta if name == "(Intercept)" else beta[k]
+        total += float(prior.log_density(np.asarray(at)))
+    for term, sds, corr in zip(design.random, priors.sds, priors.correlations, strict=True):
+        sd, b = values[f"sd_{term.name}"][i], values[f"b_{term.name}"][i]
+        total += sum(float(p.log_density(np.asarray(v))) for p, v in zip(sds, sd, strict=True))
+        R = np.eye(term.K)
+        if term.correlated and term.K > 1:
+            R = values[f"corr_{term.name}"][i]
+            total += float(corr.log_density(R)) - lkj_constant(term.K, corr.eta)
+        cov = np.outer(sd, sd) * R
+        total += float(np.sum(stats.multivariate_normal(np.zeros(term.K), cov).logpdf(b)))
+        eta = eta + np.einsum("nk,nk->n", term.Z, b[term.index])
+    sigma = 1.0
+    if priors.sigma:
+        sigma = float(values["sigma"][i])
+        total += float(priors.sigma[0].log_density(np.asarray(sigma)))
+    return total + float(np.sum(model.likelihood.log_density(eta, sigma)))
+
+
+def value(target: Target, x: np.ndarray) -> float:
+    return target.log_density(x, np.empty(target.size))
+
+
+@pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+@pytest.mark.parametrize("name", MODELS)
+def test_log_density_gradient_and_inverse(name: str) -> None:
+    model = MODELS[name]()
+    target = laplace_target(model)
+    rng = np.random.default_rng(2)
+    h = 1e-5
+    units = h * np.eye(target.size)
+    for scale in (0.3, 1.0):
+        x = scale * rng.normal(size=target.size)
+        values, _ = named(model, target, x)
+        # The density of the named values, times the volume of the map.
+        jacobian = (named(model, target, x + units)[1] - named(model, target, x - units)[1]) / (
+            2 * h
+        )
+        expected = log_joint(model, values, 0) + np.linalg.slogdet(jacobian)[1]
+        gradient = np.empty(target.size)
+        found = target.log_density(x, gradient)
+        assert found == pytest.approx(expected, abs=1e-6 * target.size)
+        slopes = [(value(target, x + e) - value(target, x - e)) / (2 * h) for e in units]
+        np.testing.assert_allclose(gradient, slopes, atol=1e-6 * (1.0 + np.abs(gradient).max()))
+        assert target.coordinates is not None
+        np.testing.assert_allclose(target.coordinates(values)[0], x, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+def test_effects_given_the_rest_are_exactly_standard_normal() -> None:
+    """In a Gaussian model with nested terms, for any covariance parameters but one sigma."""
+    model = bg.lmer("value ~ x + (z|g) + (1|a)", data())
+    target = laplace_target(model)
+    rng = np.random.default_rng(3)
+    effects = sum(t.J * t.K for t in model.design.random)
+    for scale in (0.0, 1.5):
+        x = scale * rng.normal(size=target.size)
+        x[-1] = 0.0  # sigma at its estimate
+        np.testing.assert_allclose(
+            hessian(target, x)[:effects, :effects], -np.eye(effects), atol=2e-5
+        )
+
+
+def hessian(target: Target, x: np.ndarray) -> np.ndarray:
+    h, out = 1e-4, np.empty((target.size, target.size))
+    for k, unit in enumerate(h * np.eye(target.size)):
+        up, down = np.empty(target.size), np.empty(target.size)
+        target.log_density(x + unit, up)
+        target.log_density(x - unit, down)
+        out[k] = (up - down) / (2 * h)
+    return out
+
+
+@pytest.mark.parametrize(
+    "name", ["vector", "nested", "observation level", "crossed", "crossed vectors", "three crossed"]
+)
+def test_coordinates_are_nearly_white(name: str) -> None:
+    model = MODELS[name]()
+    target = laplace_target(model)
+    size = model.design.p + sum(t.J * t.K for t in model.design.random)
+    values = np.linalg.eigvalsh(-hessian(target, np.zeros(target.size))[:size, :size])
+    assert 0.95 < values.min() < values.max() < 1.05
+
+
+def test_the_log_density_integrates_to_the_marginal_likelihood() -> None:
+    """Importance sampling in the coordinates against brute-force quadrature."""
+    rng = np.random.default_rng(5)
+    g = np.repeat(np.arange(3), 5)
+    frame = pl.DataFrame({"g": [f"g{k}" for k in g], "y": rng.poisson(np.exp(0.4 * g))})
+    model = bg.glmer(
+        "y ~ 1 + (1|g)",
+        frame,
+        family="poisson",
+        priors={"(Intercept)": bg.Normal(0, 1.5), "sd:g": bg.HalfNormal(1.0)},
+    )
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    weights = weights / np.sqrt(2.0 * np.pi)
+    beta, sd = np.linspace(-4.0, 4.0, 201), np.linspace(1e-4, 6.0, 400)
+    eta = beta[:, None, None] + sd[:, None] * nodes
+    log_marginal = stats.norm(0, 1.5).logpdf(beta)[:, None] + stats.halfnorm(0, 1).logpdf(sd)
+    y = model.likelihood.y
+    for level in range(3):
+        own = y[model.design.random[0].index == level]
+        log_likelihood = sum(stats.poisson(np.exp(eta)).logpmf(v) for v in own)
+        log_marginal = log_marginal + np.log(np.exp(log_likelihood) @ weights)
+    density = np.exp(log_marginal)
+    exact = float(np.log(np.trapezoid(np.trapezoid(density, sd, axis=1), beta)))
+
+    target = laplace_target(model)
+    proposal = stats.multivariate_t(np.zeros(target.size), 1.3 * np.eye(target.size), df=5, seed=6)
+    x = proposal.rvs(20_000)
+    ratio = np.array([value(target, point) for point in x]) - proposal.logpdf(x)
+    estimate = np.log(np.mean(np.exp(ratio)))
+    error = np.std(np.exp(ratio - estimate)) / np.sqrt(len(x))
+    assert error < 0.04
+    assert abs(estimate - exact) < 4 * error
+
+
+def test_far_away_it_is_not_finite_and_does_not_fail() -> None:
+    target = laplace_target(MODELS["crossed"]())
+    gradient = np.empty(target.size)
+    for far in (1e3, -1e3, 1e200):
+        assert not target.log_density(np.full(target.size, far), gradient) > 0.0
+
+
+def test_without_a_compiled_form_there_is_no_target() -> None:
+    class Own(bg.priors.Prior):
+        support = "real"
+
+    model = poisson("x + (1|g)")()
+    with pytest.raises(NoTarget, match="no compiled form"):
+        laplace_target(bg.model(model.formula, data(), family="poisson", priors={"x": Own()}))
+
+
+def test_code_on_disk_is_stamped_with_all_compiled_sources() -> None:
+    """Numba looks at a function's own file only, and would keep what its callees once were."""
+    made: list[Any] = [compiled.evaluate, kernels.log_density, kernels_native.native]
+    for kernel in made:
+        assert fingerprint() in kernel._cache._impl.locator.get_source_stamp()
+
+
+@pytest.mark.parametrize("name", ["three columns", "crossed vectors", "linear, crossed"])
+def test_the_c_function_is_the_same(name: str) -> None:
+    target = laplace_target(MODELS[name]())
+    x = np.random.default_rng(1).normal(size=target.size)
+    gradients, found = np.empty((2, target.size)), np.empty(1)
+    expected = target.log_density(x, gradients[0])
+
+    def pointer(array: np.ndarray) -> object:
+        return array.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
+
+    code = kernels_native.native.ctypes(
+        *(target.size, pointer(x), pointer(gradients[1]), pointer(found)),
+        target.data.ctypes.data,
+    )
+    assert code == 0
+    assert found[0] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-9, atol=1e-9)
+
+
+def test_kernels_are_compiled_for_one_type_of_arguments() -> None:
+    for name in ("linear, crossed", "glm", "nested thrice"):
+        target = laplace_target(MODELS[name]())
+        target.log_density(np.zeros(target.size), np.empty(target.size))
+        assert target.coordinates is not None
+        target.coordinates(target.expand(np.zeros((2, target.size)), 0))
+    for module in (kernels, layout):
+        for name, kernel in vars(module).items():
+            assert len(getattr(kernel, "signatures", ())) <= 1, name
