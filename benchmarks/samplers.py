@@ -20,6 +20,7 @@ from bayesglmm.nuts import Sampled
 from bayesglmm.nuts.sampler import choose_route
 from bayesglmm.nuts.tree import parameter_names
 from bayesglmm.posterior.convergence import ess_and_rhat
+from bayesglmm.posterior.sampled import SampledPosterior
 
 Array = NDArray[np.float64]
 
@@ -101,7 +102,9 @@ def until_enough(model: bg.Model, min_ess: float) -> Measured:
         start = time.perf_counter()
         fit = bg.fit(model, bg.NUTS(min_ess=min_ess, seed=1, progress=False))
         whole = time.perf_counter() - start
-    run: Sampled = fit.posterior.run  # type: ignore[union-attr,assignment]
+    posterior = fit.posterior
+    assert isinstance(posterior, SampledPosterior) and isinstance(posterior.run, Sampled)
+    run = posterior.run
     values = {name: run.values(name) for name in parameter_names(model)}
     statistics = _statistics(run.tree["sample_stats"])
     times = (run.compile_seconds, run.sample_seconds, whole)
