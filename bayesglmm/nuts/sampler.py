@@ -18,6 +18,7 @@ from bayesglmm.laplace.covariance import component_values, components, covarianc
 from bayesglmm.nuts.coordinates import Coordinates, laplace_coordinates
 from bayesglmm.nuts.diagnostics import diagnose
 from bayesglmm.nuts.laplace_model import build_in_coordinates
+from bayesglmm.nuts.laplace_target import laplace_target
 from bayesglmm.nuts.marginal import marginal_target
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.others import check_installed, sample_other
@@ -26,7 +27,7 @@ from bayesglmm.nuts.pytensor_target import pytensor_target
 from bayesglmm.nuts.run import Drawn, finished, run
 from bayesglmm.nuts.sampled import Sampled
 from bayesglmm.nuts.store import Store, Used, open_store, specification
-from bayesglmm.nuts.target import Target
+from bayesglmm.nuts.target import NoTarget, Target
 from bayesglmm.nuts.tree import build_tree, parameter_names
 from bayesglmm.pymc_model import build_pymc
 
@@ -188,10 +189,10 @@ def choose_route(model: Model, options: NUTS) -> Route:
     if options.sampler != "nutpie" and options.coordinates == "auto":
         options = replace(options, coordinates="plain")  # an independent check is wanted
     if options.sampler == "nutpie" and options.coordinates != "plain" and options.centred == "auto":
-        integrated = marginal_target(model)
-        if integrated is not None:
+        found = compiled_target(model)
+        if found is not None:
             tune = options.tune or _TUNE_LAPLACE
-            return on_target(integrated, options, {}, {"coordinates": "laplace", "tune": tune})
+            return on_target(found, options, {}, {"coordinates": "laplace", "tune": tune})
     coordinates = choose_coordinates(model, options)
     centred = {} if coordinates else choose_centring(model, options)
     pymc_model = _pymc_model(model, coordinates, centred)
@@ -208,6 +209,17 @@ def choose_route(model: Model, options: NUTS) -> Route:
     with _quiet():
         target = pytensor_target(pymc_model, names, kind)
     return on_target(target, options, centred, settings)
+
+
+def compiled_target(model: Model) -> Target | None:
+    """With the random effects integrated out, or in Laplace coordinates; None needs PyTensor."""
+    integrated = marginal_target(model)
+    if integrated is not None:
+        return integrated
+    try:
+        return laplace_target(model)
+    except NoTarget:
+        return None
 
 
 def on_target(
