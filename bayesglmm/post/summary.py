@@ -150,9 +150,11 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
 
 def _nuts_lines(fit: Fit, run: Sampled) -> list[str]:
     d, options = run.diagnostics, run.options
+    by = "" if options.sampler == "nutpie" else f" by {options.sampler}"
     return [
-        f"{fit.method}, {options.tune} warm-up, seed {options.seed} · "
-        f"{options.coordinates} coordinates, {run.sample_seconds:.1f} s sampling",
+        f"{fit.method}{by}, {options.tune} warm-up, seed {options.seed}, "
+        f"{run.sample_seconds:.1f} s",
+        f"sampled: {run.kind}",
         f"divergences {d.divergences} · largest R-hat {d.r_hat[0]:.3f} ({d.r_hat[1]}) · "
         f"smallest ESS: bulk {d.ess_bulk[0]:.0f} ({d.ess_bulk[1]}), "
         f"tail {d.ess_tail[0]:.0f} ({d.ess_tail[1]})",
