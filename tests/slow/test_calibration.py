@@ -182,7 +182,7 @@ def calibrate(kind: Kind, replicates: int) -> dict[str, NDArray[np.intp]]:
     template = kind.model()
     ranks: dict[str, list[int]] = {}
     for k in range(replicates):
-        rng = stream(SEED, k)
+        rng = stream(SEED + KINDS.index(kind), k)
         truth = draw_truth(template, rng)
         y = respond(
             *(template.family, template.link, predictor(template, truth)[0]),
