@@ -9,11 +9,12 @@ compiled code.
 from __future__ import annotations
 
 import hashlib
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from numba.core import caching
+from numba.core import caching, event
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -42,9 +43,31 @@ def _covering(base: Any) -> Any:
     return Covering
 
 
+class Announcement(event.Listener):
+    """Says once, to a person who waits, that functions are being compiled."""
+
+    def __init__(self) -> None:
+        self.said = False
+
+    def on_start(self, event: Any) -> None:
+        module = event.data["dispatcher"].py_func.__module__
+        if self.said or not module.startswith("bayesglmm."):
+            return
+        self.said = True
+        if sys.stderr.isatty() or "ipykernel" in sys.modules:
+            sys.stderr.write(
+                "bayesglmm compiles its numerical kernels for this machine: a minute or two, once "
+                "after each installation.\n"
+            )
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
+
+
 def cover_package() -> None:
     """Let numba's cache know; done once, before the first function is made."""
     known = caching.CacheImpl._locator_classes
     if not any(cls.__name__ == "Covering" for cls in known):
+        event.register("numba:compile", Announcement())  # type: ignore[no-untyped-call]
         files = [cls for cls in known if issubclass(cls, caching._SourceFileBackedLocatorMixin)]
         caching.CacheImpl._locator_classes = [*map(_covering, files), *known]

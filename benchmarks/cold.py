@@ -44,15 +44,17 @@ def show_cold() -> None:
         code = _WHOLE.format(dataset=dataset, model=model)
         with tempfile.TemporaryDirectory() as cache:
             for state in ("empty", "warm"):
-                steps = json.loads(_run(_CODE.format(dataset=dataset, model=model), cache))
+                steps = json.loads(run_python(_CODE.format(dataset=dataset, model=model), cache))
                 whole = None
                 if state == "warm":  # the process before it has filled the cache
-                    whole = median_seconds(partial(_run, code, cache), 3)
+                    whole = median_seconds(partial(run_python, code, cache), 3)
                 printed.row((dataset, state, *(number(s) for s in steps), number(whole)))
 
 
-def _run(code: str, cache: str) -> str:
-    environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+def run_python(code: str, cache: str = "") -> str:
+    """What a fresh process prints; with the compiled code of that folder, or the usual one."""
+    own = {"NUMBA_CACHE_DIR": cache, "PYTENSOR_FLAGS": f"base_compiledir={cache}"} if cache else {}
+    environment = {**os.environ, **own}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )

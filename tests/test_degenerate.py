@@ -226,3 +226,17 @@ def test_a_step_to_where_sigma_is_no_number(log_sigma: float) -> None:
     objective = _Guarded(_Profiled(problem, np.zeros(1), 1e-4))
     assert objective(np.array([0.5, log_sigma]))[0] == -np.inf
     assert np.isfinite(objective(np.array([0.5, 0.0]))[0])
+
+
+@pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+@pytest.mark.parametrize("nagq", [0, 1])
+def test_crossed_effects_without_coefficients(nagq: int) -> None:
+    """Nothing but random effects: an offset that is constant says the same as none."""
+    rng = np.random.default_rng(4)
+    a, b = rng.integers(0, 6, 120), rng.integers(0, 5, 120)
+    y = rng.poisson(np.exp(0.5 * rng.normal(size=6)[a] + 0.5 * rng.normal(size=5)[b]))
+    data = {"y": y, "a": a.astype(str), "b": b.astype(str), "none": np.zeros(120)}
+    fit = bg.glmer("y ~ 0 + (1|a) + (1|b)", data, family="poisson").fit(nagq=nagq)
+    same = bg.glmer("y ~ 0 + (1|a) + (1|b)", data, family="poisson", offset="none").fit(nagq=nagq)
+    assert fit.outcome.converged and fit.loglik == pytest.approx(same.loglik, abs=1e-9)
+    assert fit.params.height == 0 and fit.varcorr.height == 2

@@ -86,6 +86,8 @@ def solve(factor: Factor, rhs: Array) -> Array:
 
 def solve_information(A: Array, rhs: Array) -> Array:
     """A^-1 rhs for an information matrix; the shortest solution where it is singular."""
+    if not len(A):  # LAPACK takes no empty matrix
+        return rhs
     out, info = dposv(A, rhs)[1:]
     if info:
         out = np.linalg.lstsq(A, rhs, rcond=None)[0]

@@ -152,12 +152,12 @@ def _covariances(terms, factors, inverses, precision):
 
 
 @_inner
-def _responses(r, C, gamma, raw):
-    """raw = r - C gamma."""
+def _responses(r, C, begin, gamma, raw):
+    """raw = r - C gamma; the first effect is number ``begin``."""
     for e in range(len(r)):
         raw[e] = r[e]
     for k in range(len(C)):
-        _add_multiple(-gamma[k], C[k], raw)
+        _add_multiple(-gamma[k], C[k, begin : begin + len(r)], raw)
 
 
 @_inner
@@ -332,7 +332,7 @@ def _eliminate(s, d, m, v, ratio, terms, effects):
     """
     begin, end = effects
     gamma, raw, y = v.zeta[s.effects - s.leading :], v.raw[begin:end], v.y[begin:end]
-    _responses(d.r[begin:end], d.C[:, begin:end], gamma, raw)
+    _responses(d.r[begin:end], d.C, begin, gamma, raw)
     if begin < s.leading:
         _couple(m.terms, m.couplings, m.starts, m.levels, d.coupled, v.b, v.raw)
     for e in range(len(y)):
@@ -632,7 +632,7 @@ def _factor_terms_bar(
 
 
 @_inner
-def _responses_bar(C, raw, ratio, r_bar, gamma_bar):
+def _responses_bar(C, begin, raw, ratio, r_bar, gamma_bar):
     """Back through y = ratio (r - C gamma); r_bar becomes that of the bracket.
 
     Returns the derivative in the ratio.
@@ -641,7 +641,7 @@ def _responses_bar(C, raw, ratio, r_bar, gamma_bar):
     for e in range(len(r_bar)):
         r_bar[e] *= ratio
     for k in range(len(C)):
-        gamma_bar[k] -= _dot(C[k], r_bar)
+        gamma_bar[k] -= _dot(C[k, begin : begin + len(r_bar)], r_bar)
     return total
 
 
@@ -749,4 +749,4 @@ def _eliminate_bar(s, d, m, v, ratio, z_bar, gamma_bar, terms, effects):
         *(v.precision_bar, v.scratch, terms[0], terms[1]),
     )
     begin, end = effects
-    return _responses_bar(d.C[:, begin:end], v.raw[begin:end], ratio, v.r_bar[begin:end], gamma_bar)
+    return _responses_bar(d.C, begin, v.raw[begin:end], ratio, v.r_bar[begin:end], gamma_bar)

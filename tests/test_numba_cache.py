@@ -1,0 +1,42 @@
+"""Compiled code on disk, and what is said while it is made."""
+
+from __future__ import annotations
+
+import io
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from numba.core import caching
+
+from bayesglmm.laplace import chain
+from bayesglmm.numba_cache import Announcement, fingerprint
+
+
+def compiling(module: str) -> Any:
+    function = SimpleNamespace(__module__=module)
+    return SimpleNamespace(data={"dispatcher": SimpleNamespace(py_func=function)})
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_compiling_is_announced_once_to_a_person(
+    monkeypatch: pytest.MonkeyPatch, watched: bool
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: watched)
+    monkeypatch.setattr(sys, "stderr", out)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    announcement = Announcement()
+    announcement.on_start(compiling("somebody.else"))
+    assert out.getvalue() == ""
+    for _ in range(2):
+        announcement.on_start(compiling("bayesglmm.laplace.kernels"))
+    assert out.getvalue().count("compiles its numerical kernels") == int(watched)
+
+
+def test_the_stamp_of_a_kernel_covers_the_package() -> None:
+    """A change of any compiled file makes every function on disk stale."""
+    made = caching.FunctionCache(chain.modes.py_func)  # type: ignore[no-untyped-call]
+    stamp = made._impl.locator.get_source_stamp()
+    assert len(stamp) == 2 and stamp[1] == fingerprint()
