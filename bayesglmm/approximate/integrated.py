@@ -34,4 +34,4 @@ class IntegratedPosterior:
 
     def named(self, done: Completed, taken: Integers, seed: int) -> dict[str, Array]:
         draws = self.exact.draw(done.parameters[taken], seed)
-        return {name: np.ascontiguousarray(values)[None] for name, values in draws.items()}
+        return {name: values[None] for name, values in draws.items()}
