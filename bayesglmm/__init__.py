@@ -37,6 +37,7 @@ from bayesglmm.post.influence import influence
 from bayesglmm.post.leverage import cooks_distance, hatvalues
 from bayesglmm.post.linear_hypothesis import wald_test
 from bayesglmm.post.loo import loo, loo_compare
+from bayesglmm.post.marginal_likelihood import bayes_factor, marginal_likelihood
 from bayesglmm.post.overdispersion import overdispersion
 from bayesglmm.post.parameters import param_values
 from bayesglmm.post.pointwise import log_likelihood
@@ -95,6 +96,7 @@ __all__ = [
     "StudentT",
     "Treatment",
     "anova",
+    "bayes_factor",
     "bootstrap",
     "caic",
     "coef",
@@ -119,6 +121,7 @@ __all__ = [
     "log_likelihood",
     "loo",
     "loo_compare",
+    "marginal_likelihood",
     "model",
     "overdispersion",
     "param_values",

@@ -405,6 +405,12 @@ class Fit:
 
         return loo(self, group, nodes=nodes, thin=thin)
 
+    def marginal_likelihood(self, *, seed: int | None = None) -> Table:
+        """Of a NUTS fit, by bridge sampling; see :func:`bayesglmm.marginal_likelihood`."""
+        from bayesglmm.post.marginal_likelihood import marginal_likelihood
+
+        return marginal_likelihood(self, seed=seed)
+
     def _ml(self, what: str) -> MLPosterior:
         if not isinstance(self.posterior, MLPosterior):
             raise ChoiceError(

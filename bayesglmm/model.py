@@ -39,6 +39,17 @@ _RECORDS: dict[str, type[ML] | type[Laplace] | type[NUTS]] = {
     "laplace": Laplace,
     "nuts": NUTS,
 }
+# What options are called in brms, rstanarm, lme4, MixedModels.jl and PyMC.
+_ELSEWHERE = {
+    "adapt_delta": "target_accept",
+    "iter": "draws",
+    "nAGQ": "nagq",
+    "progressbar": "progress",
+    "random_seed": "seed",
+    "refresh": "progress",
+    "REML": "reml",
+    "warmup": "tune",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +172,10 @@ def estimator(method: str | Estimator, options: Mapping[str, Any]) -> Estimator:
     allowed = [f.name for f in fields(record)]
     for name in options:
         if name not in allowed:
+            here = _ELSEWHERE.get(name)
+            hint = f"; here it is {here}=" if here in allowed else nearest(name, allowed)
             raise OptionError(
-                f"fit({method!r}) has no option {name!r}{nearest(name, allowed)}; it has "
-                f"{', '.join(allowed)}"
+                f"fit({method!r}) has no option {name!r}{hint}; it has {', '.join(allowed)}"
             )
     if method.lower() == "reml":
         return ML(**{**options, "reml": True})

@@ -43,5 +43,5 @@ def made_fit(model: Model, values: Mapping[str, Array]) -> Fit:
     tree = xr.DataTree.from_dict({"/posterior": posterior, "/observed_data": observed})
     options = NUTS(draws=max(draws, 4), chains=chains, seed=0, tune=1)
     nothing = Diagnostics((1.0, ""), (1.0, ""), (1.0, ""), 0, 0, 1.0, ())
-    run = Sampled(tree, options, {}, nothing, 0.0, 0.0)
+    run = Sampled(tree, options, {}, nothing, 0.0, 0.0, "draws of a test")
     return Fit(model, options, SampledPosterior(model.design, run))

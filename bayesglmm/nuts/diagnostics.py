@@ -84,7 +84,7 @@ def diagnose(tree: Any, parameters: Sequence[str], drawn: Drawn, asked: NUTS) ->
     bfmi = _bfmi(np.asarray(statistics["energy"].values))
     notes = [
         *_ending(drawn, asked, worst),
-        *_notes(worst, divergences, saturated, bfmi, chains, drawn.enough),
+        *_notes(worst, divergences, saturated, bfmi, chains, drawn.enough, _centres(asked)),
     ]
     if apart := _apart(tree["posterior"], worst["r_hat"]):
         notes.append(apart)
@@ -170,6 +170,15 @@ def _apart(posterior: Any, r_hat: tuple[float, str]) -> str:
     )
 
 
+def _centres(asked: NUTS) -> bool:
+    """Whether random effects are sampled centred or not: in plain coordinates."""
+    return (
+        asked.coordinates == "plain"
+        or asked.centred != "auto"
+        or (asked.coordinates == "auto" and asked.sampler != "nutpie")
+    )
+
+
 def _notes(
     worst: dict[str, tuple[float, str]],
     divergences: int,
@@ -177,13 +186,15 @@ def _notes(
     bfmi: float,
     chains: int,
     enough: bool,
+    centres: bool,
 ) -> list[str]:
     notes = []
     if divergences:
         notes.append(
             f"{divergences} divergent transition(s): part of the posterior may be missed. Raise "
-            "target_accept (e.g. 0.95 or 0.99), try centred=True or False, or set a tighter "
-            "prior on the standard deviations."
+            "target_accept (e.g. 0.95 or 0.99), "
+            f"{'try centred=True or False, ' if centres else ''}"
+            "or set a tighter prior on the standard deviations."
         )
     if worst["r_hat"][0] > AGREED:
         value, name = worst["r_hat"]
@@ -200,7 +211,7 @@ def _notes(
         )
         notes.append(
             f"{parts} (should be at least {need}): estimates of it are imprecise. Increase draws=, "
-            "or try the other value of centred=."
+            + ("or try the other value of centred=." if centres else "or ask for min_ess=.")
         )
     if saturated:
         notes.append(
@@ -210,6 +221,7 @@ def _notes(
     if bfmi < _MIN_BFMI:
         notes.append(
             f"E-BFMI is {bfmi:.2f} (should be above {_MIN_BFMI}): the tails are explored slowly. "
-            "Set a tighter prior on the standard deviations, or try the other centred=."
+            "Set a tighter prior on the standard deviations"
+            f"{', or try the other centred=' if centres else ''}."
         )
     return notes

@@ -35,7 +35,8 @@ def plot_comparison(comparison: Comparison) -> Any:
     columns = min(2, math.ceil(len(rows) / _STRIPS_PER_COLUMN))
     lines = math.ceil(len(rows) / columns)
     strip = 0.48 + 0.15 * len(comparison.names)
-    figure = Picture(figsize=(4.6 * columns + 0.6, 0.7 + strip * lines), layout="constrained")
+    height = 0.7 + strip * lines + 0.12 * (len(comparison.methods) - 1)
+    figure = Picture(figsize=(4.6 * columns + 0.6, height), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).T.ravel()
     for axis in axes[len(rows) :]:
         axis.set_axis_off()
@@ -60,7 +61,7 @@ def plot_comparison(comparison: Comparison) -> Any:
         frameon=False,
         fontsize=9,
     )
-    figure.supxlabel("; ".join(comparison.methods), fontsize=7, color="0.35")
+    figure.supxlabel("\n".join(comparison.methods), fontsize=7, color="0.35")
     return figure
 
 

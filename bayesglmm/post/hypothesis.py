@@ -48,7 +48,8 @@ def hypothesis(fit: Fit, hypotheses: str | Sequence[str], *, level: float = 0.95
         ``"sd:Subject:Days > 3"``; a list gives a row for each, not a joint statement. Names are
         those of ``prior_table`` and ``simulate_new``: coefficients, ``sd:GROUP:COLUMN``,
         ``corr:GROUP:COLUMN:COLUMN``, ``sigma``; ``sd:GROUP`` and ``corr:GROUP`` where there is
-        one. brms' names (``sd_Subject__Days``, ``cor_Subject__Intercept__Days``) work too.
+        one. brms' names (``Intercept``, ``sd_Subject__Days``, ``cor_Subject__Intercept__Days``)
+        work too.
     level
         Probability of the intervals.
 
@@ -149,7 +150,10 @@ def _read(text: str, design: Design, names: tuple[str, ...]) -> tuple[Array, flo
     (sign,) = found
     # The same length, so that carets point at the right place.
     equation = text[: sign.start()] + "=".ljust(len(sign[1])) + text[sign.end() :]
-    wide, value = read_equation(equation, tuple(aliases), "parameter")
+    try:
+        wide, value = read_equation(equation, tuple(aliases), "parameter")
+    except FormulaError as problem:  # shown as it was written
+        raise FormulaError(problem.message, text, problem.position, problem.width) from None
     weights = np.zeros(len(names))
     for weight, name in zip(wide, aliases.values(), strict=True):
         weights[names.index(name)] += weight
@@ -161,6 +165,8 @@ def _read(text: str, design: Design, names: tuple[str, ...]) -> tuple[Array, flo
 def _aliases(design: Design, names: tuple[str, ...]) -> dict[str, str]:
     """Every name a parameter may be given by, and its own."""
     out = {name: name for name in names}
+    if INTERCEPT in out:
+        out.setdefault(_plain(INTERCEPT), INTERCEPT)
     for term in design.random:
         for column in term.columns:
             whole = f"sd:{term.name}:{column}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -149,6 +149,13 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
     from bayesglmm.post.integrated import nest, nested_terms  # compiled: loaded when called
 
     blocks = nest(design, nested_terms(design, index), index)
+    if nodes is not None and (not blocks or model.likelihood.is_linear):
+        raise ChoiceError(
+            f"nodes={nodes}: nothing is integrated by quadrature here; leave it out, or leave out "
+            "the levels of a grouping factor, group="
+            if not blocks
+            else f"nodes={nodes}: a linear model is integrated exactly; leave it out"
+        )
     efficiency = _efficiency(posterior)
     parts = [
         _psis(likelihoods, efficiency)
@@ -317,6 +324,8 @@ def loo_compare(*models: Fit | Loo, group: str | None = None) -> Table:
     """
     from bayesglmm.fit import Fit
 
+    if len(models) == 1 and isinstance(models[0], Sequence | Mapping):
+        raise ChoiceError("loo_compare takes fits one by one: loo_compare(*fits)")
     if len(models) < 2:
         raise ChoiceError(f"loo_compare needs two fits or more; got {len(models)}")
     for model in models:

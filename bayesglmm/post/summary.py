@@ -150,10 +150,14 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
 
 def _nuts_lines(fit: Fit, run: Sampled) -> list[str]:
     d, options = run.diagnostics, run.options
+    value, name = d.r_hat
+    r_hat = f"largest R-hat {value:.3f} ({name})" if name else "no R-hat: it needs several chains"
+    by = "" if options.sampler == "nutpie" else f" by {options.sampler}"
     return [
-        f"{fit.method}, {options.tune} warm-up, seed {options.seed} · "
-        f"{options.coordinates} coordinates, {run.sample_seconds:.1f} s sampling",
-        f"divergences {d.divergences} · largest R-hat {d.r_hat[0]:.3f} ({d.r_hat[1]}) · "
+        f"{fit.method}{by}, {options.tune} warm-up, seed {options.seed}, "
+        f"{run.sample_seconds:.1f} s",
+        f"sampled: {run.kind}",
+        f"divergences {d.divergences} · {r_hat}",
         f"smallest ESS: bulk {d.ess_bulk[0]:.0f} ({d.ess_bulk[1]}), "
         f"tail {d.ess_tail[0]:.0f} ({d.ess_tail[1]})",
     ]
@@ -162,8 +166,8 @@ def _nuts_lines(fit: Fit, run: Sampled) -> list[str]:
 def _laplace_lines(run: Approximated) -> list[str]:
     d, options = run.diagnostics, run.options
     return [
-        f"{options.draws} draws of {d.proposals} weighed points, {d.distinct} distinct, worth "
-        f"{d.effective:.0f} · seed {options.seed}, {d.seconds:.1f} s",
+        f"{options.draws} draws ({d.distinct} distinct) of {d.proposals} weighed points, effective "
+        f"sample size {d.effective:.0f} · seed {options.seed}, {d.seconds:.1f} s",
         d.trust,
     ]
 

@@ -29,7 +29,8 @@ class SampledPosterior:
         assert isinstance(self.run, Sampled)
         options = self.run.options
         ended = ", interrupted" if self.run.interrupted else ""
-        return f"NUTS ({options.chains} chains x {options.draws} draws{ended})"
+        chains = f"{options.chains} chain{'s' if options.chains > 1 else ''}"
+        return f"NUTS ({chains} x {options.draws} draws{ended})"
 
     def interval(self, level: float) -> str:
         """The kind of interval in every table."""
