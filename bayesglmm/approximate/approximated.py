@@ -53,6 +53,6 @@ class Approximated:
     @property
     def tree(self) -> Any:
         """The draws as an ArviZ DataTree."""
-        from bayesglmm.approximate.variables import tree_of
+        from bayesglmm.nuts.tree import build_tree
 
-        return tree_of(self.model, self.variables)
+        return build_tree(self.model, self.variables, {})

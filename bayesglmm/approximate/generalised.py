@@ -19,7 +19,6 @@ from bayesglmm.approximate.density import Completed, Layout, half_solve, raw_coo
 from bayesglmm.approximate.groups import groups_of
 from bayesglmm.approximate.kernels import choose, complete_nested, weigh_candidates
 from bayesglmm.approximate.prior import coefficient_prior
-from bayesglmm.approximate.variables import named
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.factor import Factor
@@ -30,6 +29,7 @@ from bayesglmm.laplace.quadrature import adaptive
 from bayesglmm.laplace.start import moment_start
 from bayesglmm.laplace.structure import Array, Integers
 from bayesglmm.nuts.scales import unpack_all
+from bayesglmm.nuts.tree import named
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -184,7 +184,9 @@ class GeneralisedPosterior:
         return done
 
     def named(self, done: Completed, taken: Integers, seed: int) -> dict[str, Array]:
-        return named(self.model, done.parameters[taken], done.b[taken])
+        t, beta = np.split(done.parameters[taken], [self.k], axis=1)
+        draws = named(self.model, self.layout.prior.scales, t, beta, done.b[taken])
+        return {name: values[None] for name, values in draws.items()}
 
     def _natural(self, x: Array) -> Array:
         """(m, size) t and beta, link scale."""

@@ -53,8 +53,9 @@ def choose(b, log_ratios, of_effects, uniform, out):
     candidates, groups = log_ratios.shape
     picked, total = np.empty(groups, dtype=np.int64), 0.0
     for g in range(groups):
-        top = log_ratios[:, g].max()
-        whole = 0.0
+        top, whole = log_ratios[0, g], 0.0
+        for c in range(1, candidates):
+            top = max(top, log_ratios[c, g])
         for c in range(candidates):
             whole += math.exp(log_ratios[c, g] - top)
         total += top + math.log(whole / candidates)

@@ -34,6 +34,7 @@ from bayesglmm.nuts.alike import levels_alike
 from bayesglmm.nuts.native import addresses
 from bayesglmm.nuts.scales import Scales, scales_of
 from bayesglmm.nuts.target import Target
+from bayesglmm.nuts.tree import named
 from bayesglmm.priors import Flat, Normal
 from bayesglmm.priors.compiled import compiled
 from bayesglmm.priors.default import INTERCEPT
@@ -134,17 +135,7 @@ class Integrated:
             kernels.draw_effects(
                 np.ascontiguousarray(t), *self.arrays, lift, self.root_x, self.ols, draws
             )
-        parts = self.structure.split(draws[:, :effects].T)
-        factors, sigma = self.scales.unpack(t)
-        out = {"beta": draws[:, effects:].copy()}
-        for term, factor, part in zip(self.model.design.random, factors, parts, strict=True):
-            sd = np.sqrt(np.sum(factor**2, axis=2))
-            out[f"sd_{term.name}"] = sd
-            if term.correlated and term.K > 1:
-                unit = factor / sd[:, :, None]
-                out[f"corr_{term.name}"] = unit @ unit.transpose(0, 2, 1)
-            out[f"b_{term.name}"] = np.ascontiguousarray(part.transpose(2, 0, 1))
-        return {**out, "sigma": sigma}
+        return named(self.model, self.scales, t, draws[:, effects:], draws[:, :effects])
 
     def coordinates(self, values: Mapping[str, Array]) -> Array:
         """x (m, size) of named sds, correlations and sigma: the inverse of :meth:`expand`."""

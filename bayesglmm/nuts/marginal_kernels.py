@@ -202,14 +202,6 @@ def log_posterior(t, s, c, d, gradient):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_posteriors(t, s, c, d, values):
-    """The same for every row of t (m, size), without gradients."""
-    gradient = np.empty(t.shape[1])
-    for i in range(len(t)):
-        values[i] = log_posterior(t[i], s, c, d, gradient)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _pull_relative(sigma, s, c, d, slopes, out):
     """out = the derivative in the factors, ``slopes`` being minus that in Lambda."""
     out[:] = 0.0

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.laplace.structure import structure_of
 from bayesglmm.nuts.free import free_variables
+from bayesglmm.nuts.scales import Scales
 from bayesglmm.nuts.target import Array
 from bayesglmm.pymc_model import level_dim
 
@@ -35,10 +37,36 @@ def _dims(model: Model) -> dict[str, tuple[str, ...]]:
     return out
 
 
+def named(model: Model, scales: Scales, t: Array, beta: Array, b: Array) -> dict[str, Array]:
+    """Parameters by name, each (m, ...).
+
+    Parameters
+    ----------
+    t, beta
+        (m, size) covariance parameters, (m, p) coefficients.
+    b
+        (m, effects) random effects, in order of elimination.
+    """
+    terms = model.design.random
+    factors, sigma = scales.unpack(t)
+    parts = structure_of(terms).split(np.ascontiguousarray(b.T)) if terms else []
+    out = {"beta": np.ascontiguousarray(beta)}
+    for term, factor, part in zip(terms, factors, parts, strict=True):
+        sd = np.sqrt(np.sum(factor**2, axis=2))
+        out[f"sd_{term.name}"] = sd
+        if term.correlated and term.K > 1:
+            unit = factor / sd[:, :, None]
+            corr = unit @ unit.transpose(0, 2, 1)
+            corr[:, np.arange(term.K), np.arange(term.K)] = 1.0
+            out[f"corr_{term.name}"] = corr
+        out[f"b_{term.name}"] = np.ascontiguousarray(np.moveaxis(part, -1, 0))
+    return {**out, "sigma": sigma} if scales.has_scale else out
+
+
 def build_tree(
     model: Model, values: Mapping[str, Array], statistics: Mapping[str, NDArray[Any]]
 ) -> Any:
-    """An xarray DataTree with posterior, sample_stats and observed_data.
+    """An xarray DataTree with posterior, sample_stats where there are any, and observed_data.
 
     The posterior also holds the free variables of :meth:`Model.to_pymc`, so that PyMC's own
     functions work on it.
@@ -70,13 +98,12 @@ def build_tree(
     posterior = posterior.assign(
         {name: ((*first, *inner), array) for name, (inner, array) in free.items()}
     )
+    observed = xr.Dataset(
+        {"y": ("obs", model.likelihood.y)}, coords={"obs": np.asarray(model.design.rows)}
+    )
     run = xr.Dataset(
         {name: (first, array) for name, array in statistics.items()},
         coords={name: coords[name] for name in first},
     )
-    observed = xr.Dataset(
-        {"y": ("obs", model.likelihood.y)}, coords={"obs": np.asarray(model.design.rows)}
-    )
-    return xr.DataTree.from_dict(
-        {"/posterior": posterior, "/sample_stats": run, "/observed_data": observed}
-    )
+    parts = {"/posterior": posterior, **({"/sample_stats": run} if statistics else {})}
+    return xr.DataTree.from_dict({**parts, "/observed_data": observed})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import polars as pl
 
 from bayesglmm.errors import ChoiceError
 from bayesglmm.post.tables import check_level, params, scale, varcorr
+from bayesglmm.posterior.approximated import LaplacePosterior
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
 from bayesglmm.tables.table import Table, table
@@ -149,18 +151,28 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
     note = "; ".join(f"{name}: {method}" for name, method in zip(names, methods, strict=True))
     note += f". Coefficients: {scale(fits[0])}. "
     note += f"shift: difference from {names[0]} in its standard errors; sd ratio: to {names[0]}'s."
-    for name, fit, frame in zip(names[1:], fits[1:], frames[1:], strict=True):
-        if isinstance(fits[0].posterior, MLPosterior) and isinstance(
-            fit.posterior, SampledPosterior
-        ):
-            note += f" {_distance(name, names[0], frame, base)}"
+    for i, j in itertools.permutations(range(len(fits)), 2):
+        if _stands_for(fits[i], fits[j]) and (i == 0 or _is_laplace(fits[i])):
+            note += f" {_distance(names[j], names[i], frames[j], frames[i])}"
     return Comparison(names, methods, table(columns, note))
 
 
-def _distance(name: str, first: str, posterior: pl.DataFrame, ml: pl.DataFrame) -> str:
-    """How far the posterior is from the Gaussian that maximum likelihood stands for, in words."""
-    shift = ((posterior["estimate"] - ml["estimate"]) / posterior["std_error"]).to_numpy()
-    ratio = (posterior["std_error"] / ml["std_error"]).to_numpy()
+def _stands_for(fit: Fit, other: Fit) -> bool:
+    """Whether the first approximates what the other knows better: ML, Laplace, NUTS."""
+    if not isinstance(other.posterior, SampledPosterior):
+        return False
+    by_ml = isinstance(fit.posterior, MLPosterior)
+    return by_ml or (_is_laplace(fit) and not _is_laplace(other))
+
+
+def _is_laplace(fit: Fit) -> bool:
+    return isinstance(fit.posterior, LaplacePosterior)
+
+
+def _distance(name: str, first: str, posterior: pl.DataFrame, near: pl.DataFrame) -> str:
+    """How far a posterior is from an approximation (of maximum likelihood's, a Gaussian)."""
+    shift = ((posterior["estimate"] - near["estimate"]) / posterior["std_error"]).to_numpy()
+    ratio = (posterior["std_error"] / near["std_error"]).to_numpy()
     if not np.isfinite(shift).any():
         return ""
     at = int(np.nanargmax(np.abs(shift)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,10 @@ from bayesglmm.approximate.run import approximate, find_mode, log_posterior
 from bayesglmm.approximate.weights import effective, estimated_shift, resample, shift, smoothed
 from bayesglmm.errors import BayesglmmWarning, ChoiceError, FitError, OptionError
 from bayesglmm.model import Model
+from bayesglmm.nuts import Sampled
+from bayesglmm.nuts.diagnostics import Diagnostics
 from bayesglmm.posterior.approximated import LaplacePosterior
+from bayesglmm.posterior.sampled import SampledPosterior
 from bayesglmm.priors import Prior
 
 
@@ -428,6 +432,24 @@ def test_everything_that_a_fit_does() -> None:
     assert np.abs(compared.table["Laplace_shift"].to_numpy()[:3]).max() < 1.0
     with pytest.raises(ChoiceError, match="belongs to an ML fit"):
         _ = fit.loglik
+
+
+def test_sampling_is_compared_with_what_stands_for_it() -> None:
+    model = bg.lmer("value ~ x + (1|g)", data())
+    ml, laplace = model.fit(), model.fit("laplace", seed=1, draws=200)
+    none = Diagnostics((1.0, ""), (200.0, ""), (200.0, ""), 0, 0, 1.0, ())
+    run = Sampled(laplace.to_arviz(), bg.NUTS(draws=200, chains=1), {}, none, 0.0, 0.0)
+    nuts = bg.Fit(model, run.options, SampledPosterior(model.design, run))
+    for fits, said in (
+        ((ml, laplace, nuts), ["Laplace from ML", "NUTS from ML", "NUTS from Laplace"]),
+        ((nuts, laplace), ["NUTS from Laplace"]),
+        ((laplace, ml), []),
+    ):
+        caption = bg.compare(*fits).table.caption
+        assert re.findall(r"\w+ from \w+(?=: means)", caption) == said
+        assert ("NUTS from Laplace: means differ by at most 0.00 posterior" in caption) == (
+            "NUTS from Laplace" in said
+        )
 
 
 def test_a_fit_not_to_be_trusted_says_so() -> None:

@@ -73,7 +73,9 @@ def fit() -> bg.Fit:
     diagnostics = Diagnostics(
         (float("nan"), ""), (12.5, "beta[x]"), (np.inf, "sigma"), 3, 0, np.float64(0.4), ("Note.",)
     )
-    run = Sampled(tree, options, {"g": True}, diagnostics, 0.25, np.float64(1.5))
+    run = Sampled(
+        tree, options, {"g": True}, diagnostics, 0.25, np.float64(1.5), "plain coordinates", True
+    )
     return bg.Fit(model, options, SampledPosterior(model.design, run))
 
 
@@ -94,6 +96,11 @@ def test_draws_come_back_to_the_last_bit(data: bool, fit: bg.Fit, tmp_path: Path
     assert repr(again.diagnostics) == repr(fit.diagnostics)  # NaN among them
     assert isinstance(again.diagnostics, Diagnostics)
     assert type(again.diagnostics.bfmi) is np.float64
+    assert isinstance(again.posterior, SampledPosterior)
+    run = again.posterior.run
+    assert isinstance(run, Sampled)
+    assert (run.kind, run.interrupted) == ("plain coordinates", True)
+    assert again.method == fit.method == "NUTS (2 chains x 40 draws, interrupted)"
     for table in ("params", "ranef", "coef", "varcorr"):
         assert getattr(again, table).equals(getattr(fit, table)), table
     assert again.summary().text() == fit.summary().text()
