@@ -219,6 +219,13 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         bg.OptionError,
         ("'draw'", "did you mean 'draws'"),
     ),
+    (
+        "brms option",
+        f("y ~ x", "nuts", warmup=10),
+        bg.OptionError,
+        ("'warmup'", "here it is tune="),
+    ),
+    ("lme4 option", f("y ~ x", "ml", nAGQ=9), bg.OptionError, ("'nAGQ'", "here it is nagq=")),
     ("beside value", f("y ~ x", bg.ML(), nagq=2), bg.OptionError, ("nagq", "ML(nagq=...)")),
     ("reml lm", f("y ~ x", "reml"), bg.ChoiceError, ("reml=True", "random effects")),
     (

@@ -135,7 +135,8 @@ def compare(*fits: Fit, level: float = 0.95) -> Comparison:
         if not frame.select(keys).equals(first):
             raise ChoiceError(
                 "compare needs fits of the same model: "
-                f"{fits[0].model.formula!r} and {fit.model.formula!r} have different parameters"
+                f"{fits[0].model.formula!r} and {fit.model.formula!r} have different parameters; "
+                "for different models there are anova (maximum likelihood) and loo_compare"
             )
         _same_data(fits[0], fit)
     columns: dict[str, Any] = first.to_dict()

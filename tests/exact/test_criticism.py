@@ -154,6 +154,12 @@ def test_names_and_what_cannot_be_read(fit_of_draws: Any) -> None:
     ):
         with pytest.raises(bg.FormulaError, match=re.escape(says)):
             fit.hypothesis(text)
+    with pytest.raises(bg.FormulaError) as caught:
+        fit.hypothesis("x > zz")
+    assert caught.value.text == "x > zz"  # as it was written
+    assert fit.hypothesis("Intercept > 1")["estimate"].equals(
+        fit.hypothesis("(Intercept) > 1")["estimate"]
+    )
     for bad in ([], 3, [3], None):
         with pytest.raises(bg.DataError, match="give a statement"):
             fit.hypothesis(bad)

@@ -344,6 +344,13 @@ def test_comparison(fit_of_draws: Any) -> None:
         bg.loo_compare(first, bg.loo(a, "class"))
     with pytest.raises(bg.ChoiceError, match="two fits or more; got 1"):
         bg.loo_compare(a)
+    for several in ([a, b], {"a": a, "b": b}):
+        with pytest.raises(bg.ChoiceError, match="one by one"):
+            bg.loo_compare(several)  # type: ignore[arg-type]
+    with pytest.raises(bg.ChoiceError, match="nodes=5: nothing is integrated"):
+        bg.loo(a, nodes=5)
+    with pytest.raises(bg.ChoiceError, match="nodes=5: a linear model is integrated exactly"):
+        bg.loo(a, "class", nodes=5)
     with pytest.raises(bg.ChoiceError, match="got Model"):
         bg.loo_compare(a, one)  # type: ignore[arg-type]
 

@@ -227,7 +227,7 @@ def test_min_ess_not_reached_is_said(toy_fits: None) -> None:
     assert fit.method == f"NUTS (4 chains x {fit.to_arviz()['posterior'].sizes['draw']} draws)"
 
 
-def diagnosed(x: Array, **statistics: NDArray[Any]) -> tuple[str, ...]:
+def diagnosed(x: Array, asked: NUTS | None = None, **statistics: NDArray[Any]) -> tuple[str, ...]:
     """Notes on draws (chains, draws) of the coefficient, all else being well."""
     import xarray as xr
 
@@ -248,7 +248,7 @@ def diagnosed(x: Array, **statistics: NDArray[Any]) -> tuple[str, ...]:
             "/sample_stats": xr.Dataset({n: (dims, a) for n, a in run.items()}),
         }
     )
-    return diagnose(tree, ["beta"], Drawn({}, run, False, True), NUTS()).notes
+    return diagnose(tree, ["beta"], Drawn({}, run, False, True), asked or NUTS()).notes
 
 
 def test_diagnostics_say_what_is_wrong_and_what_to_do() -> None:
@@ -264,6 +264,10 @@ def test_diagnostics_say_what_is_wrong_and_what_to_do() -> None:
     assert "3 transition(s) reached the maximal tree depth" in note
     (note,) = diagnosed(x, diverging=some)
     assert "3 divergent transition(s)" in note
+    assert "centred" not in note
+    for plain in (NUTS(coordinates="plain"), NUTS(centred=True), NUTS(sampler="pymc")):
+        (note,) = diagnosed(x, plain, diverging=some)
+        assert "try centred=True or False" in note
     (note,) = diagnosed(x, energy=np.cumsum(x, axis=1))
     assert "E-BFMI is 0.0" in note
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -241,3 +243,14 @@ def test_captions_name_what_was_held_only_where_there_is_something() -> None:
     assert bg.hatvalues(logistic()).caption == "Hat values · ML"
     assert bg.cooks_distance(logistic()).caption == "Cook's distances, one step · ML"
     assert bg.overdispersion(logistic()).caption == "Overdispersion: Pearson chi-square of ML"
+
+
+def test_summary_says_how_draws_were_got(fit_of_draws: Any) -> None:
+    model = bg.lm("mpg ~ wt", bg.load_dataset("mtcars"))
+    rng = np.random.default_rng(1)
+    draws = {"beta": rng.normal(size=(1, 50, 2)), "sigma": rng.uniform(1, 2, (1, 50))}
+    fit = fit_of_draws(model, draws)
+    lines = fit.summary().lines
+    assert lines[2] == "NUTS (1 chain x 50 draws), 1 warm-up, seed 0, 0.0 s"
+    assert lines[3] == "sampled: draws of a test"
+    assert lines[4] == "divergences 0 · no R-hat: it needs several chains"
