@@ -31,7 +31,7 @@ from bayesglmm.errors import BayesglmmWarning, FitError
 from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.ml import check_quadrature
 from bayesglmm.laplace.optimise import Optimum, maximise
-from bayesglmm.laplace.structure import Array, Structure, structure_of
+from bayesglmm.laplace.structure import Array, structure_of
 from bayesglmm.laplace.threads import blas_threads, workers
 from bayesglmm.nuts.marginal import integrated
 from bayesglmm.nuts.proper import check_proper
@@ -150,11 +150,12 @@ def find_mode(posterior: LogPosterior) -> Optimum:
     return best
 
 
-def _affordable(model: Model, structure: Structure, candidates: int, draws: int) -> int:
+def _affordable(model: Model, posterior: LogPosterior, candidates: int, draws: int) -> int:
     """How many points to weigh, from the cost of one, counted in visits of a row."""
-    terms = model.design.random
-    steps = 1 if model.likelihood.is_linear else _NEWTON_STEPS
-    rows = 0 if model.likelihood.is_linear else model.design.n * max(len(terms), 1)
+    terms, structure = model.design.random, structure_of(model.design.random)
+    by_cross_products = isinstance(posterior, IntegratedPosterior)
+    steps = 1 if by_cross_products else _NEWTON_STEPS
+    rows = 0 if by_cross_products else model.design.n * max(len(terms), 1)
     effects = sum(term.J * term.K**2 for term in terms)
     cost = _OVERHEAD + rows * (steps + candidates)
     cost += steps * (effects + structure.q**2 * structure.effects / _FLOPS)
@@ -173,8 +174,7 @@ def _weighed(
     rng = np.random.default_rng([seed, 0])
     first, guide = proposal_at(posterior, mode)
     candidates = _candidates(posterior, guide, first.draw(_PILOT, rng), seed)
-    structure = structure_of(model.design.random)
-    count = options.proposals or _affordable(model, structure, candidates, options.draws)
+    count = options.proposals or _affordable(model, posterior, candidates, options.draws)
     begin = max(count // _FIRST, _PILOT // 2)
     x = first.draw(begin, rng)
     done = _complete(posterior, guide, x, candidates, seed, 0)
