@@ -9,6 +9,7 @@ compiled code.
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -17,15 +18,16 @@ from typing import Any
 from numba.core import caching, event
 
 _PACKAGE = Path(__file__).resolve().parent
+_IMPORTS = re.compile(rb"^(from|import) numba", re.MULTILINE)
 
 
 @cache
 def fingerprint() -> str:
-    """Of all source files of the package that mention numba."""
+    """Of all source files of the package that import numba."""
     digest = hashlib.sha256()
     for path in sorted(_PACKAGE.rglob("*.py")):
         text = path.read_bytes()
-        if b"numba" in text:
+        if _IMPORTS.search(text):
             digest.update(text)
     return digest.hexdigest()
 
