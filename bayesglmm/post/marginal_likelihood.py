@@ -212,7 +212,7 @@ def _estimate(fit: Fit, what: str, seed: int | None) -> _Estimate:
     except np.linalg.LinAlgError as error:
         raise FitError(
             f"{what}: a draw of a correlation matrix is singular to rounding; give the "
-            'correlations a prior away from one, e.g. priors={"corr": bg.LKJ(2)}'
+            'correlations a prior away from one, e.g. priors={"corr:GROUP": bg.LKJ(2)}'
         ) from error
     result = bridge(density, x.reshape(chains, draws, -1), seed)
     _judge(result, fit.model)
