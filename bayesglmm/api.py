@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -10,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import build
-from bayesglmm.errors import BayesglmmWarning, ChoiceError
+from bayesglmm.errors import ChoiceError, warn
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.formula import parse
 from bayesglmm.model import Missing, Model, check_response, not_estimable
@@ -98,12 +97,10 @@ def model(
     )
     check_response(design, chosen)
     if design.aliased:
-        warnings.warn(
+        warn(
             f"{not_estimable(design)}. Left out of the fit and null in its tables (R's NA): the "
             "data cannot tell it from the columns before it. Remove the term, or merge levels "
-            "until every cell has data",
-            BayesglmmWarning,
-            stacklevel=2,
+            "until every cell has data"
         )
     likelihood = Likelihood(chosen, chosen_link, design.y, design.total_weights)
     return Model(design, chosen, chosen_link, choose_priors(design, likelihood, priors))

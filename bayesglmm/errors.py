@@ -7,7 +7,9 @@ match. A formula error shows the formula with a caret under the place.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = [
     "BayesglmmError",
@@ -21,7 +23,10 @@ __all__ = [
     "caret",
     "check_choice",
     "nearest",
+    "warn",
 ]
+
+_PACKAGE = str(Path(__file__).resolve().parent)
 
 
 class BayesglmmError(Exception):
@@ -179,3 +184,8 @@ Allowed: 'drop', 'error'
         f"{argument}={value!r} is not known{hint or '.'} "
         f"Allowed: {', '.join(repr(c) for c in choices)}"
     )
+
+
+def warn(message: str) -> None:
+    """A `BayesglmmWarning` that points at the user's own line, however deep it is found."""
+    warnings.warn(message, BayesglmmWarning, stacklevel=2, skip_file_prefixes=(_PACKAGE,))

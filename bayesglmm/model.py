@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -12,14 +11,7 @@ import numpy as np
 
 from bayesglmm.approximate.options import Laplace
 from bayesglmm.design import Design
-from bayesglmm.errors import (
-    BayesglmmWarning,
-    DataError,
-    FitError,
-    OptionError,
-    check_choice,
-    nearest,
-)
+from bayesglmm.errors import DataError, FitError, OptionError, check_choice, nearest, warn
 from bayesglmm.families import Family, Likelihood, Link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts.options import NUTS, Centring
@@ -205,7 +197,7 @@ def fitted(model: Model, method: Estimator, structure: tuple[Structure, ...] = (
         check_residual(model)
         estimate = maximum_likelihood(model.design, model.likelihood, method, structure)
         if estimate.outcome.notes:
-            warnings.warn("\n".join(estimate.outcome.notes), BayesglmmWarning, stacklevel=4)
+            warn("\n".join(estimate.outcome.notes))
         return Fit(model, method, MLPosterior(model.design, estimate))
     if isinstance(method, Laplace):
         from bayesglmm.approximate.run import approximate

@@ -162,3 +162,17 @@ def test_wrong_call(
     assert isinstance(caught.value, bg.BayesglmmError)
     for part in parts:
         assert part in str(caught.value)
+
+
+def test_warnings_point_at_the_line_of_the_user() -> None:
+    data = {"y": [1.0, 2.0, 3.5, 4.0, 5.5, 6.0], "x": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]}
+    data["twice"] = [2.0 * x for x in data["x"]]
+    with pytest.warns(bg.BayesglmmWarning, match="not estimable") as caught:
+        bg.lm("y ~ x + twice", data)
+    assert caught[0].filename == __file__
+
+
+def test_the_response_is_no_group() -> None:
+    fit = bg.lmer("Reaction ~ Days + (1|Subject)", SLEEP).fit()
+    with pytest.raises(bg.ChoiceError, match=r"is the response.*'Subject'"):
+        fit.influence("Reaction")

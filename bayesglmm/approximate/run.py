@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from bayesglmm.approximate.weights import (
     shift,
     smoothed,
 )
-from bayesglmm.errors import BayesglmmWarning, FitError
+from bayesglmm.errors import FitError, warn
 from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.ml import check_quadrature
 from bayesglmm.laplace.optimise import Optimum, maximise
@@ -112,7 +111,7 @@ def approximate(model: Model, options: Laplace) -> Approximated:
         notes=notes_on(weights.k_hat, worth / options.draws, surely),
     )
     if diagnostics.notes:
-        warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
+        warn("\n".join(diagnostics.notes))
     return Approximated(
         model,
         posterior.named(done, taken, seed),

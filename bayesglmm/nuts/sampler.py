@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesglmm.errors import BayesglmmError, BayesglmmWarning, ChoiceError, nearest
+from bayesglmm.errors import BayesglmmError, ChoiceError, nearest, warn
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import component_values, components, covariance_of
 from bayesglmm.nuts.coordinates import Coordinates, laplace_coordinates
@@ -155,7 +155,7 @@ def sample(model: Model, options: NUTS) -> Sampled:
     tree = build_tree(model, drawn.values, drawn.statistics)
     diagnostics = diagnose(tree, parameter_names(model), drawn, asked)
     if diagnostics.notes:
-        warnings.warn("\n".join(diagnostics.notes), BayesglmmWarning, stacklevel=4)
+        warn("\n".join(diagnostics.notes))
     return Sampled(
         tree,
         options,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bayesglmm.errors import BayesglmmWarning, ChoiceError, FitError, OptionError, check_choice
+from bayesglmm.errors import ChoiceError, FitError, OptionError, check_choice, warn
 from bayesglmm.laplace import ML
 from bayesglmm.post.check import check_executor, check_fit
 from bayesglmm.post.intervals import INTERVALS, Interval, interval
@@ -306,11 +305,9 @@ def bootstrap(
     if interrupted and not done:
         raise KeyboardInterrupt
     if interrupted:
-        warnings.warn(
+        warn(
             f"Interrupted: {len(done)} of {nsim} refits were done, and are kept. Run it again "
-            f"with seed={seed} for the same draws and the rest.",
-            BayesglmmWarning,
-            stacklevel=3,
+            f"with seed={seed} for the same draws and the rest."
         )
     good = [one for one in done if not one.error]
     if not good:

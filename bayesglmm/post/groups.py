@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
-from bayesglmm.errors import DataError, check_choice
+from bayesglmm.errors import ChoiceError, DataError, check_choice
 
 
 def levels_of(design: Design, group: str | None) -> tuple[list[Any], NDArray[np.intp]]:
@@ -33,6 +33,11 @@ def levels_of(design: Design, group: str | None) -> tuple[list[Any], NDArray[np.
         if term.factor == group:
             return list(term.levels), term.index
     factors = [t.factor for t in design.random]
+    if group == design.response.name:
+        raise ChoiceError(
+            f"group={group!r} is the response: leaving out all rows of one value says nothing of "
+            f"prediction. Give a factor, e.g. {', '.join(map(repr, factors)) or 'a column'}"
+        )
     check_choice("group", group, dict.fromkeys([*factors, *design.data.columns]))
     column = design.data.get_column(group)
     if column.null_count():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.errors import BayesglmmWarning, ChoiceError, DataError, FitError
+from bayesglmm.errors import ChoiceError, DataError, FitError, warn
 from bayesglmm.nuts import Sampled
 from bayesglmm.nuts.target import NoTarget
 from bayesglmm.nuts.tree import parameter_names
@@ -231,11 +230,9 @@ def _judge(result: Bridge, model: Model) -> None:
         if apart
         else f"its standard error is {result.error:.2f}"
     )
-    warnings.warn(
+    warn(
         f"the log marginal likelihood of {model.formula!r} is not reliable: {why}. Look at the "
-        "fit's diagnostics and fit with more draws, e.g. draws=10_000",
-        BayesglmmWarning,
-        stacklevel=4,
+        "fit's diagnostics and fit with more draws, e.g. draws=10_000"
     )
 
 

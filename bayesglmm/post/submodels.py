@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.errors import BayesglmmWarning, ChoiceError, FitError
+from bayesglmm.errors import ChoiceError, FitError, warn
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.post.check import check_fit
@@ -60,11 +59,9 @@ def refitted(fit: Fit, X: Array, what: str) -> Estimate:
     except FitError as problem:
         raise FitError(f"{what} could not be refitted: {problem}") from None
     if not estimate.outcome.converged:
-        warnings.warn(
+        warn(
             f"{what}: the refit stopped before its gradient vanished, so the likelihood ratio "
-            "may be too large. Centre and scale the covariates, or use Wald tests",
-            BayesglmmWarning,
-            stacklevel=2,
+            "may be too large. Centre and scale the covariates, or use Wald tests"
         )
     return estimate
 
