@@ -88,12 +88,13 @@ def complete_nested(
     u, none = np.empty((effects, 1)), np.empty((0, 0))
     fixed, here = np.empty(n), np.empty(groups)
     tried, ratios = np.empty((candidates, effects, 1)), np.empty((candidates, groups))
+    joint = len(beta) < 0  # no: a literal would compile another `modes`
     for i in range(m):
         for k in range(len(places)):
             lam[places[k]] = theta[i, k]
         unscale_effects(s, lam, start[i].reshape(effects, 1), u)
         status, f, logdet = modes(
-            s, lam, Z, X, offset, model, sigma[i], limits, False, beta[i],
+            s, lam, Z, X, offset, model, sigma[i], limits, joint, beta[i],
             (none, none, none), u, at,
         )  # fmt: skip
         found[i] = status < 2

@@ -67,13 +67,21 @@ def _solve(L, v):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _fixed_part(X, offset, beta, fixed):
-    """fixed = X beta + offset."""
-    for i in range(len(offset)):
-        total = offset[i]
+def _times(X, beta, out):
+    """out = X beta."""
+    for i in range(len(out)):
+        total = 0.0
         for k in range(len(beta)):
             total += X[i, k] * beta[k]
-        fixed[i] = total
+        out[i] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fixed_part(X, offset, beta, fixed):
+    """fixed = X beta + offset."""
+    _times(X, beta, fixed)
+    for i in range(len(fixed)):
+        fixed[i] += offset[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -223,7 +231,7 @@ def slopes(s, lam, Z, X, at, u, bar, modes_bar, joint, beside, spread, through, 
         v[j, 0] += modes_bar[j, 0]
     solve_chain(s, H, v)
     if joint:  # beta moves, too
-        pull, L, offset = np.empty(p), np.empty((p, p)), np.zeros(n)
+        pull, L = np.empty(p), np.empty((p, p))
         _pull_fixed(X, through, pull)
         for j in range(m):
             for c in range(p):
@@ -234,7 +242,7 @@ def slopes(s, lam, Z, X, at, u, bar, modes_bar, joint, beside, spread, through, 
         for j in range(m):
             for c in range(p):
                 v[j, 0] -= solved[j, c] * pull[c]
-        _fixed_part(X, offset, pull, shift)
+        _times(X, pull, shift)
     predict(s, lam, Z, shift, v, lifted, moved)
     for i in range(n):
         through[i] += l[2, i] * moved[i]

@@ -51,6 +51,9 @@ class Problem:
     def __post_init__(self) -> None:
         places = self.columns.structure.places(self.covariance.entries)
         object.__setattr__(self, "places", places)
+        offset = self.offset.view()
+        offset.setflags(write=False)  # always: two types would compile the kernels twice
+        object.__setattr__(self, "offset", offset)
 
     @property
     def p(self) -> int:

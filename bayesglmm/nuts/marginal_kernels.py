@@ -198,7 +198,8 @@ def log_posterior(t, s, c, d, gradient):
         gradient[last] += slopes[k] * lam[k]
     _pull_relative(sigma, s, c, d, slopes, lam)
     pull_back(t, c[0], factors, lam, gradient)
-    return value + log_prior_scales(t, c[0], c[1], c[2], c[3], True, gradient)
+    has_scale = len(t) > 0  # always: a literal would compile another function
+    return value + log_prior_scales(t, c[0], c[1], c[2], c[3], has_scale, gradient)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

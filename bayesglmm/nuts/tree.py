@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from bayesglmm.laplace.structure import structure_of
 from bayesglmm.nuts.free import free_variables
-from bayesglmm.nuts.scales import Scales
 from bayesglmm.nuts.target import Array
 from bayesglmm.pymc_model import level_dim
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
+    from bayesglmm.nuts.scales import Scales
 
 
 def parameter_names(model: Model) -> list[str]:

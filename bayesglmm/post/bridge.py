@@ -26,7 +26,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
-from scipy.optimize import brentq
 from scipy.special import expit, log_expit, logsumexp
 
 from bayesglmm.errors import FitError
@@ -132,6 +131,7 @@ def _one_way(
 
 def _root(own: Array, other: Array, offset: float) -> float:
     """The log Z at which both sides of the bridge are equal."""
+    from scipy.optimize import brentq  # heavy: loaded when called
 
     def balance(log_z: float) -> float:
         above = logsumexp(log_expit(other + offset - log_z)) - np.log(len(other))

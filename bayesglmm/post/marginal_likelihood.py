@@ -154,10 +154,10 @@ def bayes_factor(
     ...         for rhs in ("Days + (1|Subject)", "Days + (Days|Subject)")]  # doctest: +SKIP
     >>> bg.bayes_factor(*fits)  # doctest: +SKIP
     """
-    if len(fits) < 2:
-        raise ChoiceError(f"bayes_factor needs two fits or more; got {len(fits)}")
     for fit in fits:
         _check(fit, "bayes_factor")
+    if len(fits) < 2:
+        raise ChoiceError(f"bayes_factor needs two fits or more; got {len(fits)}")
     for other in fits[1:]:
         _check_same_response(fits[0], other)
     prior = _prior_probs(prior_probs, len(fits))

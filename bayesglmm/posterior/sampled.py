@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,9 @@ class SampledPosterior:
     @property
     def method(self) -> str:
         """How the numbers were got."""
-        assert isinstance(self.run, Sampled)
-        options = self.run.options
-        ended = ", interrupted" if self.run.interrupted else ""
+        run = cast(Sampled, self.run)  # a posterior by Laplace's approximation has its own
+        options = run.options
+        ended = ", interrupted" if run.interrupted else ""
         chains = f"{options.chains} chain{'s' if options.chains > 1 else ''}"
         return f"NUTS ({chains} x {options.draws} draws{ended})"
 
