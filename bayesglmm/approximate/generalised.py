@@ -185,7 +185,14 @@ class GeneralisedPosterior:
 
     def named(self, done: Completed, taken: Integers, seed: int) -> dict[str, Array]:
         t, beta = np.split(done.parameters[taken], [self.k], axis=1)
-        draws = named(self.model, self.layout.prior.scales, t, beta, done.b[taken])
+        draws = named(
+            self.model,
+            self.layout.prior.scales,
+            self.problem.columns.structure,
+            t,
+            beta,
+            done.b[taken],
+        )
         return {name: values[None] for name, values in draws.items()}
 
     def _natural(self, x: Array) -> Array:

@@ -17,6 +17,7 @@ from bayesglmm.nuts.native import addresses
 from bayesglmm.nuts.pseudo import Placed, place
 from bayesglmm.nuts.scales import Scales, scales_of
 from bayesglmm.nuts.target import NoTarget, Target
+from bayesglmm.nuts.tree import named
 from bayesglmm.priors.compiled import compiled
 
 if TYPE_CHECKING:
@@ -70,19 +71,7 @@ def _expand(model: Model, scales: Scales, at: Placed, x: Array, seed: int = 0) -
     t, beta = np.empty((m, scales.size)), np.empty((m, model.design.p))
     b = np.empty((m, structure.effects))
     kernels.positions(*at.packed.arrays, np.ascontiguousarray(x), t, beta, b)
-    factors, sigma = scales.unpack(t)
-    out = {"beta": beta}
-    parts = structure.split(np.ascontiguousarray(b.T))
-    for term, factor, part in zip(model.design.random, factors, parts, strict=True):
-        sd = np.sqrt(np.sum(factor**2, axis=2))
-        out[f"sd_{term.name}"] = sd
-        if term.correlated and term.K > 1:
-            unit = factor / sd[:, :, None]
-            out[f"corr_{term.name}"] = unit @ unit.transpose(0, 2, 1)
-        out[f"b_{term.name}"] = np.ascontiguousarray(np.moveaxis(part, 2, 0))
-    if scales.has_scale:
-        out["sigma"] = sigma
-    return out
+    return named(model, scales, at.structure, t, beta, b)
 
 
 def _coordinates(model: Model, scales: Scales, at: Placed, values: Mapping[str, Array]) -> Array:

@@ -135,7 +135,8 @@ class Integrated:
             kernels.draw_effects(
                 np.ascontiguousarray(t), *self.arrays, lift, self.root_x, self.ols, draws
             )
-        return named(self.model, self.scales, t, draws[:, effects:], draws[:, :effects])
+        b, beta = draws[:, :effects], draws[:, effects:]
+        return named(self.model, self.scales, self.structure, t, beta, b)
 
     def coordinates(self, values: Mapping[str, Array]) -> Array:
         """x (m, size) of named sds, correlations and sigma: the inverse of :meth:`expand`."""

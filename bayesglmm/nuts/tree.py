@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.laplace.structure import structure_of
+from bayesglmm.laplace.structure import Structure
 from bayesglmm.nuts.free import free_variables
 from bayesglmm.nuts.target import Array
 from bayesglmm.pymc_model import level_dim
@@ -37,11 +37,15 @@ def _dims(model: Model) -> dict[str, tuple[str, ...]]:
     return out
 
 
-def named(model: Model, scales: Scales, t: Array, beta: Array, b: Array) -> dict[str, Array]:
+def named(
+    model: Model, scales: Scales, structure: Structure, t: Array, beta: Array, b: Array
+) -> dict[str, Array]:
     """Parameters by name, each (m, ...).
 
     Parameters
     ----------
+    structure
+        Of the random effects.
     t, beta
         (m, size) covariance parameters, (m, p) coefficients.
     b
@@ -49,7 +53,7 @@ def named(model: Model, scales: Scales, t: Array, beta: Array, b: Array) -> dict
     """
     terms = model.design.random
     factors, sigma = scales.unpack(t)
-    parts = structure_of(terms).split(np.ascontiguousarray(b.T)) if terms else []
+    parts = structure.split(np.ascontiguousarray(b.T)) if terms else []
     out = {"beta": np.ascontiguousarray(beta)}
     for term, factor, part in zip(terms, factors, parts, strict=True):
         sd = np.sqrt(np.sum(factor**2, axis=2))

@@ -38,7 +38,8 @@ def levels_of(design: Design, group: str | None) -> tuple[list[Any], NDArray[np.
             f"group={group!r} is the response: leaving out all rows of one value says nothing of "
             f"prediction. Give a factor, e.g. {', '.join(map(repr, factors)) or 'a column'}"
         )
-    check_choice("group", group, dict.fromkeys([*factors, *design.data.columns]))
+    others = [name for name in design.data.columns if name != design.response.name]
+    check_choice("group", group, dict.fromkeys([*factors, *others]))
     column = design.data.get_column(group)
     if column.null_count():
         raise DataError(
