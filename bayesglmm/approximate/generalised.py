@@ -26,7 +26,7 @@ from bayesglmm.laplace.glm import fit_glm
 from bayesglmm.laplace.marginal import Value, laplace
 from bayesglmm.laplace.pirls import Modes, Problem, conditional_modes, limits, workspace
 from bayesglmm.laplace.quadrature import adaptive
-from bayesglmm.laplace.start import moment_start
+from bayesglmm.laplace.start import generalised_start
 from bayesglmm.laplace.structure import Array, Integers
 from bayesglmm.nuts.scales import unpack_all
 from bayesglmm.nuts.tree import named
@@ -76,30 +76,16 @@ class GeneralisedPosterior:
     def _begin(self) -> None:
         """Start at the fit without random effects, and at moments of its residuals."""
         problem = self.problem
-        density, columns, likelihood = problem.density, problem.columns, problem.density.likelihood
-        structure, n = columns.structure, len(problem.offset)
+        columns, likelihood = problem.columns, problem.density.likelihood
         glm = fit_glm(columns.X, problem.offset, likelihood, exact=1e-4)
         sigma = 1.0
         if self.has_scale:
             mu = likelihood.link.inverse(glm.eta)
-            sigma = max(float(np.sqrt(likelihood.deviance(mu) / n)), 1e-8)
-        l = np.empty((4, n))
-        density(glm.eta, sigma, l)
+            sigma = max(float(np.sqrt(likelihood.deviance(mu) / len(mu))), 1e-8)
         w = np.maximum(likelihood.expected_weights(glm.eta, sigma), 1e-300)
         theta, error = np.zeros(0), np.zeros(0)
-        if structure.effects:
-            W, zr = np.empty(structure.values), np.empty((structure.effects, 1))
-            kernels.cross_products(structure.arrays, columns.Z, w, W)
-            kernels.sum_rows(structure.arrays, columns.Z, l[1][:, None], zr)
-            theta, error = moment_start(
-                structure,
-                problem.covariance,
-                W,
-                zr[:, 0],
-                float(np.sum(l[1] ** 2 / w)),
-                n,
-                known_residual=True,
-            )
+        if columns.structure.effects:
+            theta, error, _ = generalised_start(problem, glm.eta, sigma)
         t, spread = self.layout.start(theta, error, 1.0)
         if self.has_scale:
             t[-1] = np.log(sigma)

@@ -27,7 +27,7 @@ from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pirls import EXACT, Border, Problem, border
 from bayesglmm.laplace.quadrature import adaptive
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
-from bayesglmm.laplace.start import average_information, moment_start
+from bayesglmm.laplace.start import average_information, generalised_start
 from bayesglmm.laplace.structure import Array
 
 _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is flat
@@ -269,32 +269,17 @@ def _all_together(
 
 def _start(problem: Problem) -> tuple[Array, Array, Array, Array]:
     """beta without random effects, (theta, log sigma) to start from, steps, negligible theta."""
-    density, columns = problem.density, problem.columns
-    likelihood, structure = density.likelihood, columns.structure
+    columns, likelihood = problem.columns, problem.density.likelihood
     glm = fit_glm(columns.X, problem.offset, likelihood, exact=_ROUGH**2)
     n, sigma, log_sigma = len(problem.offset), 1.0, np.zeros(0)
     if likelihood.family.has_scale:
         mu = likelihood.link.inverse(glm.eta)
         sigma = float(np.sqrt(likelihood.deviance(mu) / n))
         log_sigma = np.array([np.log(sigma)])
-    l = np.empty((4, n))
-    density(glm.eta, sigma, l)
-    w = np.maximum(likelihood.expected_weights(glm.eta, sigma), 1e-300)
-    W, zr = np.empty(structure.values), np.empty((structure.effects, 1))
-    kernels.cross_products(structure.arrays, columns.Z, w, W)
-    kernels.sum_rows(structure.arrays, columns.Z, l[1][:, None], zr)
-    theta, error = moment_start(
-        structure,
-        problem.covariance,
-        W,
-        zr[:, 0],
-        float(np.sum(l[1] ** 2 / w)),
-        n,
-        known_residual=True,
-    )
+    theta, error, W = generalised_start(problem, glm.eta, sigma)
     start = np.concatenate([np.clip(theta, -_LARGEST_START, _LARGEST_START), log_sigma])
     steps = np.append(np.minimum(error, _STEPS[0]), np.full(len(log_sigma), _STEPS[1]))
-    return glm.beta, start, steps, negligible(structure, W)
+    return glm.beta, start, steps, negligible(columns.structure, W)
 
 
 def _climb(profiled: _Profiled, start: Array, steps: Array) -> tuple[Array, Array]:

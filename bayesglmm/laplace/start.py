@@ -12,6 +12,7 @@ import numpy as np
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import Covariance
 from bayesglmm.laplace.factor import Factor, solve, solve_information
+from bayesglmm.laplace.pirls import Problem
 from bayesglmm.laplace.structure import Array, Structure
 
 # Effects are never started closer to zero than where they explain this share of the variance of
@@ -86,6 +87,35 @@ def moment_start(
             theta[k], known = sds[f][row], 2.0 * known
         error[k] = 1.0 / np.sqrt(max(known, 1e-300))
     return theta, np.minimum(error, np.maximum(np.abs(theta), 1.0))
+
+
+def generalised_start(problem: Problem, eta: Array, sigma: float) -> tuple[Array, Array, Array]:
+    """The same from the working residuals of a model without random effects.
+
+    Parameters
+    ----------
+    eta
+        (n,) its linear predictor.
+    sigma
+        Scale of the family, 1 where it has none.
+
+    Returns
+    -------
+    (k,) theta, (k,) standard errors, Z'WZ in flat blocks
+    """
+    density, columns = problem.density, problem.columns
+    structure, n = columns.structure, len(eta)
+    l = np.empty((4, n))
+    density(eta, sigma, l)
+    w = np.maximum(density.likelihood.expected_weights(eta, sigma), 1e-300)
+    W, zr = np.empty(structure.values), np.empty((structure.effects, 1))
+    kernels.cross_products(structure.arrays, columns.Z, w, W)
+    kernels.sum_rows(structure.arrays, columns.Z, l[1][:, None], zr)
+    rr = float(np.sum(l[1] ** 2 / w))
+    theta, error = moment_start(
+        structure, problem.covariance, W, zr[:, 0], rr, n, known_residual=True
+    )
+    return theta, error, W
 
 
 def average_information(
