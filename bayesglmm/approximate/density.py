@@ -13,7 +13,7 @@ from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.factor import Factor
 from bayesglmm.laplace.standardise import Coordinates, orthonormal
-from bayesglmm.laplace.structure import Array, Integers, structure_of
+from bayesglmm.laplace.structure import Array, Integers
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -114,7 +114,7 @@ class LogPosterior(Protocol):
 def raw_coordinates(model: Model) -> Coordinates:
     """Orthonormal X; random-effects columns as they are, which priors are about."""
     design = model.design
-    structure = structure_of(design.random)
+    structure = design.structure
     X, R = orthonormal(design.X)
     columns = [design.random[f].Z for f in structure.order]
     Z = np.concatenate(columns, axis=1) if columns else np.zeros((design.n, 0))

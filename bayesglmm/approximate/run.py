@@ -30,7 +30,7 @@ from bayesglmm.errors import FitError, warn
 from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.ml import check_quadrature
 from bayesglmm.laplace.optimise import Optimum, maximise
-from bayesglmm.laplace.structure import Array, structure_of
+from bayesglmm.laplace.structure import Array
 from bayesglmm.laplace.threads import blas_threads, workers
 from bayesglmm.nuts.marginal import integrated
 from bayesglmm.nuts.proper import check_proper
@@ -74,7 +74,7 @@ def approximate(model: Model, options: Laplace) -> Approximated:
         check_quadrature(design, likelihood.is_linear, options.nagq)
     check_proper(model)
     seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
-    structure = structure_of(design.random)
+    structure = design.structure
     check_memory(structure, design)
     with blas_threads(structure.q):
         posterior = log_posterior(model, options.nagq)
@@ -151,7 +151,7 @@ def find_mode(posterior: LogPosterior) -> Optimum:
 
 def _affordable(model: Model, posterior: LogPosterior, candidates: int, draws: int) -> int:
     """How many points to weigh, from the cost of one, counted in visits of a row."""
-    terms, structure = model.design.random, structure_of(model.design.random)
+    terms, structure = model.design.random, model.design.structure
     by_cross_products = isinstance(posterior, IntegratedPosterior)
     steps = 1 if by_cross_products else _NEWTON_STEPS
     rows = 0 if by_cross_products else model.design.n * max(len(terms), 1)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bayesglmm.formula import Formula
+    from bayesglmm.laplace.structure import Structure
 
 __all__ = ["Design", "build"]
 
@@ -116,6 +117,13 @@ class Design:
         if (self.trials == 1.0).all():
             return self.weights
         return self.weights * self.trials
+
+    @cached_property
+    def structure(self) -> Structure:
+        """Which levels of the random effects meet, and in which order to eliminate them."""
+        from bayesglmm.laplace.structure import structure_of  # the engines import this module
+
+        return structure_of(self.random)
 
     @property
     def dropped(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from bayesglmm.families.compiled import evaluate
+from bayesglmm.laplace.blocks import inner
 from bayesglmm.laplace.kernels import (
     assemble,
     cross_products,
@@ -34,7 +35,7 @@ from bayesglmm.laplace.kernels import (
 )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def _factor(A):
     """Cholesky factor of a symmetric matrix in its lower triangle; False if it has none."""
     m = len(A)
@@ -52,7 +53,7 @@ def _factor(A):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def _solve(L, v):
     """v = (L L')^-1 v."""
     m = len(v)
@@ -66,7 +67,22 @@ def _solve(L, v):
         v[r] /= L[r, r]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner
+def _copy(source, target):
+    """target = source; ``target[:] = source`` brings texts of errors along, long to compile."""
+    for i in range(len(source)):
+        target[i] = source[i]
+
+
+@inner
+def _keep(new_u, new_b, new_eta, new_l, u, b, eta, l):
+    _copy(new_u.ravel(), u.ravel())
+    _copy(new_b.ravel(), b.ravel())
+    _copy(new_eta, eta)
+    _copy(new_l.ravel(), l.ravel())
+
+
+@inner
 def _times(X, beta, out):
     """out = X beta."""
     for i in range(len(out)):
@@ -76,7 +92,7 @@ def _times(X, beta, out):
         out[i] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def _fixed_part(X, offset, beta, fixed):
     """fixed = X beta + offset."""
     _times(X, beta, fixed)
@@ -84,7 +100,7 @@ def _fixed_part(X, offset, beta, fixed):
         fixed[i] += offset[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def _pull_fixed(X, v, out):
     """out = X'v."""
     out[:] = 0.0
@@ -93,7 +109,7 @@ def _pull_fixed(X, v, out):
             out[k] += X[i, k] * v[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@inner
 def _penalised(s, lam, Z, fixed, u, model, sigma, b, eta, l):
     """The penalised log-density at u, up to constants, with b, eta and l filled."""
     code, y, w = model
@@ -105,7 +121,7 @@ def _penalised(s, lam, Z, fixed, u, model, sigma, b, eta, l):
     return total - 0.5 * square
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _border(s, lam, Z, X, w, H, cross, solved, schur):
     """M'WX, H^-1 of it, and the information of beta given theta."""
     wx = np.empty_like(X)
@@ -113,12 +129,15 @@ def _border(s, lam, Z, X, w, H, cross, solved, schur):
         for k in range(X.shape[1]):
             wx[i, k] = w[i] * X[i, k]
     pull_rows(s, lam, Z, wx, solved, cross)
-    solved[:] = cross
+    _copy(cross.ravel(), solved.ravel())
     solve_chain(s, H, solved)
-    schur[:] = np.dot(X.T, wx) - np.dot(cross.T, solved)
+    own, through = np.dot(X.T, wx), np.dot(cross.T, solved)
+    for k in range(len(schur)):
+        for c in range(len(schur)):
+            schur[k, c] = own[k, c] - through[k, c]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def modes(s, lam, Z, X, offset, model, sigma, limits, joint, beta, beside, u, at):
     """Conditional modes by penalised Newton steps, those of beta too if ``joint``.
 
@@ -169,24 +188,25 @@ def modes(s, lam, Z, X, offset, model, sigma, limits, joint, beta, beside, u, at
             for j in range(m):
                 for c in range(p):
                     pull[c] -= cross[j, c] * step[j, 0]
-            L[:] = schur
+            _copy(schur.ravel(), L.ravel())
             if not _factor(L):
                 return 3, f, logdet
-            new_beta[:] = pull
+            _copy(pull, new_beta)
             _solve(L, new_beta)
             for c in range(p):
                 decrement += pull[c] * new_beta[c]
             for j in range(m):
                 for c in range(p):
                     step[j, 0] -= solved[j, c] * new_beta[c]
-            pull[:] = new_beta
+            _copy(new_beta, pull)
         if k >= least and decrement < exact * (1.0 + abs(f) * 1e-8):
             return 0, f, logdet
         if k == 0 and decrement > far:  # a start that may be worse than none
             new_u[:] = 0.0
             new_f = _penalised(s, lam, Z, fixed, new_u, model, sigma, new_b, new_eta, new_l)
             if new_f > f:
-                u[:], b[:], eta[:], l[:], f = new_u, new_b, new_eta, new_l, new_f
+                _keep(new_u, new_b, new_eta, new_l, u, b, eta, l)
+                f = new_f
                 continue
         size = 1.0
         while True:
@@ -204,13 +224,14 @@ def modes(s, lam, Z, X, offset, model, sigma, limits, joint, beta, beside, u, at
             size *= 0.5
             if size < 1e-10:
                 return 1, f, logdet
-        u[:], b[:], eta[:], l[:], f = new_u, new_b, new_eta, new_l, new_f
+        _keep(new_u, new_b, new_eta, new_l, u, b, eta, l)
+        f = new_f
         if joint:
-            beta[:] = new_beta
+            _copy(new_beta, beta)
     return 4, f, logdet
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def slopes(s, lam, Z, X, at, u, bar, modes_bar, joint, beside, spread, through, moved, G):
     """`marginal.total_slopes`: what reaches eta and Lambda through the modes and through H.
 
@@ -236,7 +257,7 @@ def slopes(s, lam, Z, X, at, u, bar, modes_bar, joint, beside, spread, through, 
         for j in range(m):
             for c in range(p):
                 pull[c] -= cross[j, c] * v[j, 0]
-        L[:] = schur
+        _copy(schur.ravel(), L.ravel())
         _factor(L)
         _solve(L, pull)
         for j in range(m):
@@ -329,9 +350,12 @@ def least_squares(s, places, W, zx, xx, theta, lam, u, H, inverse, solved, L, de
         return 3, math.nan, logdet, math.nan
     rhs, every = np.empty((m, p + 1)), np.empty((m, p + 1))
     scale_sums(s, lam, zx, rhs)
-    every[:] = rhs
+    _copy(rhs.ravel(), every.ravel())
     solve_chain(s, H, every)
-    schur = xx - np.dot(rhs.T, every)
+    schur = np.dot(rhs.T, every)
+    for r in range(p + 1):
+        for c in range(p + 1):
+            schur[r, c] = xx[r, c] - schur[r, c]
     for r in range(p):
         delta[r] = schur[r, p]
         for c in range(p):

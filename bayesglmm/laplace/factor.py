@@ -56,12 +56,12 @@ def factorize(structure: Structure, W: Array, lam: Array) -> Factor:
         raise np.linalg.LinAlgError("a block of H is not positive definite")
     if q:
         kernels.fill_blocks(s, H, S)
+        cross, X = structure.cross, _crossing(structure, H)
         if structure.crosses_densely:
-            X = _spread(structure, H)
-            S -= X.T @ X
+            dense = _spread(structure, X)
+            S -= dense.T @ dense
         else:
-            for h in range(structure.n_chain, len(structure.order)):
-                in_parts(partial(kernels.fill_rows, s, H, S, h), int(structure.terms[h, 0]), q)
+            in_parts(partial(kernels.subtract_squares, cross, X, S), q)
         # LAPACK counts columns first: its upper triangle of S' is our lower one of S.
         factor, info = dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
         if info != 0:
@@ -102,20 +102,28 @@ def inverse_blocks(factor: Factor) -> Array:
     if q:
         Sinv = dpotri(factor.S.T, lower=0)[0].T
         kernels.symmetrise(Sinv)
+        cross, X = structure.cross, _crossing(structure, H)
+        V = np.empty_like(X)
         if structure.crosses_densely:
-            kernels.collect(s, _spread(structure, H) @ Sinv, E)
+            kernels.collect(cross, _spread(structure, X) @ Sinv, V)
         else:
-            for h in range(structure.n_chain, len(structure.order)):
-                work = partial(kernels.gather_rows, s, H, Sinv, E, h)
-                in_parts(work, int(structure.terms[h, 0]), q)
+            in_parts(partial(kernels.times_symmetric, cross, X, Sinv, V), q)
+        kernels.put(cross, V, E)
     kernels.selected_inverse(s, H, Sinv, E)
     return E
 
 
-def _spread(structure: Structure, H: Array) -> Array:
-    X = np.empty((structure.effects - structure.q, structure.q))
-    kernels.spread(structure.arrays, H, X)
+def _crossing(structure: Structure, H: Array) -> Array:
+    """The blocks of H between chain and trailing terms, as the values of a sparse matrix."""
+    X = np.empty(len(structure.cross[2]))
+    kernels.take(structure.cross, H, X)
     return X
+
+
+def _spread(structure: Structure, X: Array) -> Array:
+    dense = np.empty((structure.effects - structure.q, structure.q))
+    kernels.spread(structure.cross, X, dense)
+    return dense
 
 
 def covariance_blocks(factor: Factor, E: Array) -> Array:

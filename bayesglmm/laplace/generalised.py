@@ -16,10 +16,10 @@ from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
-from bayesglmm.laplace.covariance import component_values, covariance_of, transformed
+from bayesglmm.laplace.covariance import Covariance, component_values, covariance_of, transformed
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.factor import inverse_blocks
-from bayesglmm.laplace.glm import fit_glm
+from bayesglmm.laplace.glm import feasible, fit_glm
 from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, negligible, settle
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
 from bayesglmm.laplace.optimise import Optimum, bfgs, forward_step, maximise
@@ -28,7 +28,7 @@ from bayesglmm.laplace.pirls import EXACT, Border, Problem, border
 from bayesglmm.laplace.quadrature import adaptive
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
 from bayesglmm.laplace.start import average_information, generalised_start
-from bayesglmm.laplace.structure import Array
+from bayesglmm.laplace.structure import Array, structure_of
 
 _LARGEST_START = 3.0  # of theta: moments are of little worth where the link is flat
 # Of theta, from above: moments are too small where outcomes are few. From 3 on, binary data that
@@ -40,6 +40,7 @@ _STEPS = (0.2, 0.1)  # largest expected size of a change in theta and in log sig
 _PLATEAU = 1e-9  # relative information of a direction of beta below which there is none
 _NEAR = 1e-4  # in theta and in standard errors: farther than the steps of forward differences
 _ROUGH = 1e-2  # squared distance in standard errors at which the profiled search hands over
+_NO_EFFECTS, _NO_COVARIANCE = structure_of(()), Covariance((), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,16 +271,30 @@ def _all_together(
 def _start(problem: Problem) -> tuple[Array, Array, Array, Array]:
     """beta without random effects, (theta, log sigma) to start from, steps, negligible theta."""
     columns, likelihood = problem.columns, problem.density.likelihood
-    glm = fit_glm(columns.X, problem.offset, likelihood, exact=_ROUGH**2)
+    beta, eta = _without_effects(problem)
     n, sigma, log_sigma = len(problem.offset), 1.0, np.zeros(0)
     if likelihood.family.has_scale:
-        mu = likelihood.link.inverse(glm.eta)
+        mu = likelihood.link.inverse(eta)
         sigma = float(np.sqrt(likelihood.deviance(mu) / n))
         log_sigma = np.array([np.log(sigma)])
-    theta, error, W = generalised_start(problem, glm.eta, sigma)
+    theta, error, W = generalised_start(problem, eta, sigma)
     start = np.concatenate([np.clip(theta, -_LARGEST_START, _LARGEST_START), log_sigma])
     steps = np.append(np.minimum(error, _STEPS[0]), np.full(len(log_sigma), _STEPS[1]))
-    return glm.beta, start, steps, negligible(columns.structure, W)
+    return beta, start, steps, negligible(columns.structure, W)
+
+
+def _without_effects(problem: Problem) -> tuple[Array, Array]:
+    """About the maximum likelihood (p,) beta and (n,) eta without random effects."""
+    columns, density, offset = problem.columns, problem.density, problem.offset
+    if density.compiled is not None and not density.likelihood.family.has_scale:
+        alone = Coordinates(columns.X, columns.R, _NO_EFFECTS, np.zeros((len(offset), 0)), ())
+        fixed = Problem(alone, offset, density, _NO_COVARIANCE)
+        first = columns.X.T @ feasible(offset, density.likelihood)  # the columns are orthonormal
+        found = laplace_profiled(fixed, np.zeros(0), first, 1.0, fixed.zeros(), _ROUGH)
+        if np.isfinite(found[0].loglik) and found[0].modes.converged:
+            return found[1], found[0].modes.eta
+    glm = fit_glm(columns.X, offset, density.likelihood, exact=_ROUGH**2)
+    return glm.beta, glm.eta
 
 
 def _climb(profiled: _Profiled, start: Array, steps: Array) -> tuple[Array, Array]:
@@ -309,7 +324,10 @@ def _informed(information: Array, root: Array, k: int) -> Array:
     back = np.linalg.inv(root)
     block = slice(k, k + p)
     values, vectors = np.linalg.eigh(back.T @ information[block, block] @ back)
-    known = vectors[:, values > _PLATEAU * values.max(initial=0.0)]
+    informed = values > _PLATEAU * values.max(initial=0.0)
+    if informed.all():
+        return np.eye(m)
+    known = vectors[:, informed]
     basis = np.zeros((m, m - p + known.shape[1]))
     basis[:k, :k] = np.eye(k)
     basis[block, k : k + known.shape[1]] = back @ known

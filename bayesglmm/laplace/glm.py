@@ -36,10 +36,9 @@ class GLMSolution:
     steps: int
 
 
-def _start(X: Array, offset: Array, likelihood: Likelihood) -> Array:
-    """Coefficients that put every eta near g(weighted mean of y), a feasible point."""
-    target = float(likelihood.link.link(np.array(likelihood.inside()))) - offset
-    return np.asarray(np.linalg.lstsq(X, target, rcond=None)[0])
+def feasible(offset: Array, likelihood: Likelihood) -> Array:
+    """What X beta must be for every eta to be g(weighted mean of y), a feasible point."""
+    return np.asarray(float(likelihood.link.link(np.array(likelihood.inside()))) - offset)
 
 
 def fit_glm(X: Array, offset: Array, likelihood: Likelihood, exact: float = 1e-18) -> GLMSolution:
@@ -50,7 +49,7 @@ def fit_glm(X: Array, offset: Array, likelihood: Likelihood, exact: float = 1e-1
     FitError
         If no starting point with a finite likelihood is found (log or identity links).
     """
-    beta = _start(X, offset, likelihood)
+    beta = np.linalg.lstsq(X, feasible(offset, likelihood), rcond=None)[0]
     density, canonical = Density(likelihood), likelihood.link.name == likelihood.family.canonical
     sigma = _scale(X @ beta + offset, likelihood)
 

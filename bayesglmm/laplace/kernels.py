@@ -17,58 +17,45 @@ import math
 import numpy as np
 from numba import njit
 
+from bayesglmm.laplace import blocks
+
 # ------------------------------------------------------------------------------ over the rows
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_effects(s, Z, fixed, b, eta):
     """eta = fixed + Z b."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     n = len(eta)
     for i in range(n):
         eta[i] = fixed[i]
     for f in range(len(terms)):
-        K, first, column = terms[f, 1], terms[f, 2], terms[f, 3]
-        line = pairs[pair_of[f, f], 2]
-        if K == 1:
-            for i in range(n):
-                eta[i] += Z[i, column] * b[first + slots[line, i], 0]
-        else:
-            for i in range(n):
-                at = first + slots[line, i] * K
-                total = 0.0
-                for k in range(K):
-                    total += Z[i, column + k] * b[at + k, 0]
-                eta[i] += total
+        index = slots[pairs[pair_of[f, f], 2]]
+        blocks.add_effects(terms[f, 1], Z, terms[f, 3], index, terms[f, 2], b, eta)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def sum_rows(s, Z, V, out):
     """out = Z'V for V (n, m): (effects, m)."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
-    n, m = V.shape
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     out[:] = 0.0
     for f in range(len(terms)):
-        K, first, column = terms[f, 1], terms[f, 2], terms[f, 3]
-        line = pairs[pair_of[f, f], 2]
-        for i in range(n):
-            at = first + slots[line, i] * K
-            for k in range(K):
-                z = Z[i, column + k]
-                for c in range(m):
-                    out[at + k, c] += z * V[i, c]
+        index = slots[pairs[pair_of[f, f], 2]]
+        blocks.sum_rows(terms[f, 1], Z, terms[f, 3], index, terms[f, 2], V, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def cross_products(s, Z, w, W):
     """W = Z' diag(w) Z at every pair of levels that meet."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     n = len(w)
     W[:] = 0.0
     for p in range(len(pairs)):
         f, g, line, base = pairs[p, 0], pairs[p, 1], pairs[p, 2], pairs[p, 4]
         Kf, Kg, cf, cg = terms[f, 1], terms[g, 1], terms[f, 3], terms[g, 3]
-        if Kf == 1 and Kg == 1:
+        if f == g:
+            blocks.cross_products(Kf, Z, cf, slots[line], base, terms[f, 0], w, W)
+        elif Kf == 1 and Kg == 1:
             for i in range(n):
                 W[base + slots[line, i]] += w[i] * Z[i, cf] * Z[i, cg]
         else:
@@ -83,13 +70,15 @@ def cross_products(s, Z, w, W):
 @njit(cache=True, nogil=True, error_model="numpy")
 def quadratic_form(s, Z, C, out):
     """out = z' C z for every row, C the blocks of a symmetric matrix at the pairs of levels."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     n = len(out)
     out[:] = 0.0
     for p in range(len(pairs)):
         f, g, line, base = pairs[p, 0], pairs[p, 1], pairs[p, 2], pairs[p, 4]
         Kf, Kg, cf, cg = terms[f, 1], terms[g, 1], terms[f, 3], terms[g, 3]
-        twice = 1.0 if f == g else 2.0
+        if f == g:
+            blocks.quadratic_form(Kf, Z, cf, slots[line], base, C, out)
+            continue
         for i in range(n):
             at = base + slots[line, i] * Kf * Kg
             total = 0.0
@@ -98,17 +87,17 @@ def quadratic_form(s, Z, C, out):
                 for c in range(Kg):
                     inner += C[at + a * Kg + c] * Z[i, cg + c]
                 total += Z[i, cf + a] * inner
-            out[i] += twice * total
+            out[i] += 2.0 * total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def predict(s, lam, Z, fixed, u, b, eta):
     """b = Lambda u and eta = fixed + Z b, for u (effects, 1)."""
     scale_effects(s, lam, u, b)
     add_effects(s, Z, fixed, b, eta)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def pull_rows(s, lam, Z, v, score, out):
     """score = Z'v and out = Lambda' score, for v (n, m)."""
     sum_rows(s, Z, v, score)
@@ -127,20 +116,20 @@ def _lambda_starts(terms):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def _widest(terms):
+    out = 0
+    for f in range(len(terms)):
+        out = max(out, terms[f, 1])
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def scale_effects(s, lam, U, B):
     """B = Lambda U, level by level, for U (effects, m)."""
     terms = s[0]
     at = _lambda_starts(terms)
-    m = U.shape[1]
     for f in range(len(terms)):
-        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
-        for j in range(J):
-            for a in range(K):
-                for k in range(m):
-                    total = 0.0
-                    for c in range(a + 1):  # Lambda is lower triangular
-                        total += lam[at[f] + a * K + c] * U[first + j * K + c, k]
-                    B[first + j * K + a, k] = total
+        blocks.scale_effects(terms[f, 1], terms[f, 0], terms[f, 2], lam, at[f], U, B)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -167,16 +156,8 @@ def scale_sums(s, lam, R, out):
     """out = Lambda' R, level by level, for R (effects, m)."""
     terms = s[0]
     at = _lambda_starts(terms)
-    m = R.shape[1]
     for f in range(len(terms)):
-        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
-        for j in range(J):
-            for c in range(K):
-                for k in range(m):
-                    total = 0.0
-                    for a in range(c, K):
-                        total += lam[at[f] + a * K + c] * R[first + j * K + a, k]
-                    out[first + j * K + c, k] = total
+        blocks.scale_sums(terms[f, 1], terms[f, 0], terms[f, 2], lam, at[f], R, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -201,7 +182,7 @@ def moved_columns(s, lam, entries, u, score, out):
 @njit(cache=True, nogil=True, error_model="numpy")
 def multiply_blocks(s, W, B, out):
     """out = (symmetric matrix with blocks W) B for B (effects, m)."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     m = B.shape[1]
     out[:] = 0.0
     for p in range(len(pairs)):
@@ -220,14 +201,17 @@ def multiply_blocks(s, W, B, out):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def congruence(s, lam, W, H):
-    """H = A_f' W A_g for every block, for any K_f x K_f matrices A_f one after the other."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    """H = A_f' W A_g for every block of a symmetric W, for any K_f x K_f matrices A_f."""
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     at = _lambda_starts(terms)
-    largest = terms[:, 1].max()
+    largest = _widest(terms)
     half = np.empty((largest, largest))
     for p in range(len(pairs)):
         f, g, count, base = pairs[p, 0], pairs[p, 1], pairs[p, 3], pairs[p, 4]
         Kf, Kg = terms[f, 1], terms[g, 1]
+        if f == g:
+            blocks.congruence(Kf, count, base, lam, at[f], W, H)
+            continue
         if Kf == 1 and Kg == 1:
             scale = lam[at[f]] * lam[at[g]]
             for e in range(count):
@@ -264,30 +248,13 @@ def lift(s, lam, E, C):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _factor_block(H, block, K):
-    """Cholesky factor of a K x K block, in place (lower); False if not positive definite."""
-    for a in range(K):
-        for c in range(a + 1):
-            total = H[block + a * K + c]
-            for k in range(c):
-                total -= H[block + a * K + k] * H[block + c * K + k]
-            if a == c:
-                if not total > 0.0:
-                    return False
-                H[block + a * K + a] = math.sqrt(total)
-            else:
-                H[block + a * K + c] = total / H[block + c * K + c]
-    return True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def eliminate(s, H):
     """Add the identity to H and eliminate the chain in place.
 
-    The trailing blocks are left as they are: see `fill_rows`. Returns log det of the chain, or
-    NaN if a block is not positive definite.
+    The trailing blocks are left as they are: see `subtract_squares`. Returns log det of the
+    chain, or NaN if a block is not positive definite.
     """
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     F = len(terms)
     for f in range(F):
         p = pair_of[f, f]
@@ -299,12 +266,11 @@ def eliminate(s, H):
     for f in range(n_chain):
         p = pair_of[f, f]
         K, own = terms[f, 1], pairs[p, 4]
-        for j in range(terms[f, 0]):
+        logdet += blocks.factorise(K, terms[f, 0], own, H)
+        if math.isnan(logdet):
+            return logdet
+        for j in range(terms[f, 0] if f < F - 1 else 0):  # the last meets no other
             block = own + j * K * K
-            if not _factor_block(H, block, K):
-                return math.nan
-            for a in range(K):
-                logdet += 2.0 * math.log(H[block + a * K + a])
             for g in range(f + 1, F):  # L^-1 B
                 pg = pair_of[f, g]
                 Kg, base = terms[g, 1], pairs[pg, 4]
@@ -338,7 +304,7 @@ def eliminate(s, H):
 @njit(cache=True, nogil=True, error_model="numpy")
 def fill_blocks(s, H, S):
     """The trailing blocks of H into the lower triangle of the dense S, before elimination."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     S[:] = 0.0
     for f in range(n_chain, len(terms)):
         for g in range(f, len(terms)):
@@ -353,91 +319,75 @@ def fill_blocks(s, H, S):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def fill_rows(s, H, S, h, begin, end):
-    """Take from S what the chain explains, for levels ``begin`` to ``end`` of trailing term h.
+def take(cross, H, X):
+    """X = the values of the flat H between chain and trailing terms, row by row."""
+    place = cross[2]
+    for x in range(len(X)):
+        X[x] = H[place[x]]
 
-    Row by row: a row of S stays in cache while all levels that meet it pass. Rows are
-    independent, so that ranges of them may run in parallel.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def put(cross, X, H):
+    """The inverse of `take`."""
+    place = cross[2]
+    for x in range(len(X)):
+        H[place[x]] = X[x]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def subtract_squares(cross, X, S, begin, end):
+    """S -= X'X in rows ``begin`` to ``end`` of its lower triangle, for sparse X.
+
+    A row of S stays in cache while all rows of X that meet it pass. Rows are independent, so that
+    ranges of them may run in parallel.
     """
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
-    Kh, dh = terms[h, 1], terms[h, 4]
-    for f in range(n_chain):
-        K, p = terms[f, 1], pair_of[f, h]
-        base_h, entry_h = pairs[p, 4], pairs[p, 5]
-        for r in range(begin, end):
-            for t in range(turned_starts[pairs[p, 8] + r], turned_starts[pairs[p, 8] + r + 1]):
-                x = turned[pairs[p, 7] + t]
-                j, bx = levels[0, entry_h + x], base_h + x * K * Kh
-                for g in range(n_chain, h + 1):
-                    pg = pair_of[f, g]
-                    Kg, dg, base_g, entry_g = terms[g, 1], terms[g, 4], pairs[pg, 4], pairs[pg, 5]
-                    first = starts[pairs[pg, 6] + j]
-                    last = x + 1 if g == h else starts[pairs[pg, 6] + j + 1]
-                    if K == 1 and Kg == 1 and Kh == 1:
-                        row, value = S[dh + r], H[bx]
-                        for y in range(first, last):
-                            row[dg + levels[1, entry_g + y]] -= value * H[base_g + y]
-                    else:
-                        for y in range(first, last):
-                            col, by = dg + levels[1, entry_g + y] * Kg, base_g + y * K * Kg
-                            for c in range(Kh):
-                                for a in range(Kg):
-                                    total = 0.0
-                                    for k in range(K):
-                                        total += H[by + k * Kg + a] * H[bx + k * Kh + c]
-                                    S[dh + r * Kh + c, col + a] -= total
+    starts, columns, place, turned_starts, turned_rows, turned = cross
+    for r in range(begin, end):
+        row = S[r]
+        for t in range(turned_starts[r], turned_starts[r + 1]):
+            x = turned[t]
+            value = X[x]
+            for y in range(starts[turned_rows[t]], x + 1):
+                row[columns[y]] -= value * X[y]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def spread(s, H, X):
-    """The blocks of H between the chain and the trailing terms as a dense X (chain effects, q)."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
-    X[:] = 0.0
-    for f in range(n_chain):
-        for h in range(n_chain, len(terms)):
-            p = pair_of[f, h]
-            K, Kh, count, base, entry = (
-                terms[f, 1],
-                terms[h, 1],
-                pairs[p, 3],
-                pairs[p, 4],
-                pairs[p, 5],
-            )
-            for e in range(count):
-                row, col = (
-                    terms[f, 2] + levels[0, entry + e] * K,
-                    terms[h, 4] + levels[1, entry + e] * Kh,
-                )
-                for a in range(K):
-                    for c in range(Kh):
-                        X[row + a, col + c] = H[base + (e * K + a) * Kh + c]
+def times_symmetric(cross, X, S, V, begin, end):
+    """V = X S where X has values, for rows ``begin`` to ``end`` of S, both triangles present.
+
+    As `subtract_squares`, row by row.
+    """
+    starts, columns, place, turned_starts, turned_rows, turned = cross
+    for r in range(begin, end):
+        row = S[r]
+        for t in range(turned_starts[r], turned_starts[r + 1]):
+            j = turned_rows[t]
+            total = 0.0
+            for y in range(starts[j], starts[j + 1]):
+                total += X[y] * row[columns[y]]
+            V[turned[t]] = total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def collect(s, X, E):
-    """The inverse of `spread`: entries of a dense X at the pairs of levels, into E."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
-    for f in range(n_chain):
-        for h in range(n_chain, len(terms)):
-            p = pair_of[f, h]
-            K, Kh, count, base, entry = (
-                terms[f, 1],
-                terms[h, 1],
-                pairs[p, 3],
-                pairs[p, 4],
-                pairs[p, 5],
-            )
-            for e in range(count):
-                row, col = (
-                    terms[f, 2] + levels[0, entry + e] * K,
-                    terms[h, 4] + levels[1, entry + e] * Kh,
-                )
-                for a in range(K):
-                    for c in range(Kh):
-                        E[base + (e * K + a) * Kh + c] = X[row + a, col + c]
+def spread(cross, X, dense):
+    """The sparse X as a dense (chain effects, q) array."""
+    starts, columns = cross[0], cross[1]
+    dense[:] = 0.0
+    for j in range(len(dense)):
+        for y in range(starts[j], starts[j + 1]):
+            dense[j, columns[y]] = X[y]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def collect(cross, dense, X):
+    """The inverse of `spread`: the values of a dense array where X has some."""
+    starts, columns = cross[0], cross[1]
+    for j in range(len(dense)):
+        for y in range(starts[j], starts[j + 1]):
+            X[y] = dense[j, columns[y]]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def assemble(s, lam, W, H):
     """H = I + Lambda' W Lambda, its chain eliminated: see `eliminate`."""
     congruence(s, lam, W, H)
@@ -455,7 +405,7 @@ def symmetrise(S):
                     S[j, i] = S[i, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def solve_chain(s, H, R):
     """H^-1 R in place where there is no trailing part."""
     solve_down(s, H, R)
@@ -465,18 +415,13 @@ def solve_chain(s, H, R):
 @njit(cache=True, nogil=True, error_model="numpy")
 def solve_down(s, H, R):
     """The chain part of L^-1 R in place for R (effects, m); the trailing part is reduced."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     F, m = len(terms), R.shape[1]
     for f in range(n_chain):
         K, first, own = terms[f, 1], terms[f, 2], pairs[pair_of[f, f], 4]
-        for j in range(terms[f, 0]):
-            block, at = own + j * K * K, first + j * K
-            for a in range(K):
-                for c in range(m):
-                    total = R[at + a, c]
-                    for k in range(a):
-                        total -= H[block + a * K + k] * R[at + k, c]
-                    R[at + a, c] = total / H[block + a * K + a]
+        blocks.solve_lower(K, terms[f, 0], own, first, H, R)
+        for j in range(terms[f, 0] if f < F - 1 else 0):
+            at = first + j * K
             for g in range(f + 1, F):
                 p = pair_of[f, g]
                 Kg, base, entry, fg = terms[g, 1], pairs[p, 4], pairs[p, 5], terms[g, 2]
@@ -492,12 +437,12 @@ def solve_down(s, H, R):
 @njit(cache=True, nogil=True, error_model="numpy")
 def solve_up(s, H, R):
     """L'^-1 R of the chain in place, the trailing part of R being solved already."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     F, m = len(terms), R.shape[1]
     for f in range(n_chain - 1, -1, -1):
         K, first, own = terms[f, 1], terms[f, 2], pairs[pair_of[f, f], 4]
-        for j in range(terms[f, 0]):
-            block, at = own + j * K * K, first + j * K
+        for j in range(terms[f, 0] if f < F - 1 else 0):
+            at = first + j * K
             for g in range(f + 1, F):
                 p = pair_of[f, g]
                 Kg, base, entry, fg = terms[g, 1], pairs[p, 4], pairs[p, 5], terms[g, 2]
@@ -508,56 +453,16 @@ def solve_up(s, H, R):
                             v = H[base + (e * K + k) * Kg + a]
                             for c in range(m):
                                 R[at + k, c] -= v * R[to + a, c]
-            for a in range(K - 1, -1, -1):
-                for c in range(m):
-                    total = R[at + a, c]
-                    for k in range(a + 1, K):
-                        total -= H[block + k * K + a] * R[at + k, c]
-                    R[at + a, c] = total / H[block + a * K + a]
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def gather_rows(s, H, Sinv, E, h, begin, end):
-    """Products of L^-1 B with the trailing inverse, for levels ``begin`` to ``end`` of term h.
-
-    As `fill_rows`, row by row; Sinv is symmetric, both triangles present. The blocks of E beside
-    the chain are set to V = (L^-1 B) Sinv.
-    """
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
-    Kh, dh = terms[h, 1], terms[h, 4]
-    for f in range(n_chain):
-        K, p = terms[f, 1], pair_of[f, h]
-        base_h, entry_h = pairs[p, 4], pairs[p, 5]
-        for r in range(begin, end):
-            for t in range(turned_starts[pairs[p, 8] + r], turned_starts[pairs[p, 8] + r + 1]):
-                x = turned[pairs[p, 7] + t]
-                j, bx = levels[0, entry_h + x], base_h + x * K * Kh
-                for v in range(bx, bx + K * Kh):
-                    E[v] = 0.0
-                for g in range(n_chain, len(terms)):
-                    pg = pair_of[f, g]
-                    Kg, dg, base_g, entry_g = terms[g, 1], terms[g, 4], pairs[pg, 4], pairs[pg, 5]
-                    first, last = starts[pairs[pg, 6] + j], starts[pairs[pg, 6] + j + 1]
-                    if K == 1 and Kg == 1 and Kh == 1:
-                        row, total = Sinv[dh + r], 0.0
-                        for y in range(first, last):
-                            total += H[base_g + y] * row[dg + levels[1, entry_g + y]]
-                        E[bx] += total
-                    else:
-                        for y in range(first, last):
-                            col, by = dg + levels[1, entry_g + y] * Kg, base_g + y * K * Kg
-                            for k in range(K):
-                                for c in range(Kh):
-                                    total = 0.0
-                                    for a in range(Kg):
-                                        total += H[by + k * Kg + a] * Sinv[dh + r * Kh + c, col + a]
-                                    E[bx + k * Kh + c] += total
+        blocks.solve_upper(K, terms[f, 0], own, first, H, R)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def selected_inverse(s, H, Sinv, E):
-    """E = the blocks of H^-1 at the pairs of levels, `gather_rows` having been run."""
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    """E = the blocks of H^-1 at the pairs of levels.
+
+    Those beside the chain hold X Sinv before, X being the blocks L^-1 B (see `times_symmetric`).
+    """
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     F = len(terms)
     for f in range(n_chain, F):
         for g in range(f, F):
@@ -569,11 +474,11 @@ def selected_inverse(s, H, Sinv, E):
                 for a in range(Kf):
                     for c in range(Kg):
                         E[base + (e * Kf + a) * Kg + c] = Sinv[row + c, col + a]
-    largest = terms[:, 1].max()
-    diagonal, inverse = np.empty((largest, largest)), np.empty((largest, largest))
     for f in range(n_chain - 1, -1, -1):
-        K, own = terms[f, 1], pairs[pair_of[f, f], 4]
-        for j in range(terms[f, 0]):
+        J, K, own = terms[f, 0], terms[f, 1], pairs[pair_of[f, f], 4]
+        for v in range(own, own + J * K * K):
+            E[v] = 0.0
+        for j in range(J if f < F - 1 else 0):
             block = own + j * K * K
             for g in range(f + 1, n_chain):  # V = (L^-1 B) H^-1, gathered in E
                 p = pair_of[f, g]
@@ -597,10 +502,7 @@ def selected_inverse(s, H, Sinv, E):
                                     E[bx + k * Kh + c] += H[by + k * Kg + a] * value
                                     if g != h:
                                         E[by + k * Kg + a] += H[bx + k * Kh + c] * value
-            for a in range(K):
-                for c in range(K):
-                    diagonal[a, c] = 1.0 if a == c else 0.0
-            for g in range(f + 1, F):  # I + V (L^-1 B)', then H^-1 beside the block: -L'^-1 V
+            for g in range(f + 1, F):  # V (L^-1 B)', then H^-1 beside the block: -L'^-1 V
                 p = pair_of[f, g]
                 Kg = terms[g, 1]
                 for e in range(starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]):
@@ -610,26 +512,14 @@ def selected_inverse(s, H, Sinv, E):
                             total = 0.0
                             for k in range(Kg):
                                 total += E[at + a * Kg + k] * H[at + c * Kg + k]
-                            diagonal[a, c] += total
+                            E[block + a * K + c] += total
                     for a in range(K - 1, -1, -1):
                         for c in range(Kg):
                             total = -E[at + a * Kg + c]
                             for k in range(a + 1, K):
                                 total -= H[block + k * K + a] * E[at + k * Kg + c]
                             E[at + a * Kg + c] = total / H[block + a * K + a]
-            for a in range(K):  # L^-1
-                for c in range(K):
-                    total = 1.0 if a == c else 0.0
-                    for k in range(c, a):
-                        total -= H[block + a * K + k] * inverse[k, c]
-                    inverse[a, c] = total / H[block + a * K + a] if c <= a else 0.0
-            for a in range(K):
-                for c in range(K):
-                    total = 0.0
-                    for k in range(a, K):
-                        for m in range(c, K):
-                            total += inverse[k, a] * diagonal[k, m] * inverse[m, c]
-                    E[block + a * K + c] = total
+        blocks.invert(K, J, own, H, E)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -639,21 +529,23 @@ def logdet_slopes(s, lam, W, E, G):
     The sum over levels of (Z'WZ Lambda H^-1) at (fj, fj); written with the cross-products, not
     with Lambda^-1, so that it also holds where Lambda is singular.
     """
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     at = _lambda_starts(terms)
     G[:] = 0.0
-    largest = terms[:, 1].max()
+    largest = _widest(terms)
     sums = np.empty((largest, largest, largest, largest))
     for p in range(len(pairs)):
         f, g, count, base = pairs[p, 0], pairs[p, 1], pairs[p, 3], pairs[p, 4]
         Kf, Kg = terms[f, 1], terms[g, 1]
+        if f == g:
+            blocks.logdet_slopes(Kf, count, base, lam, at[f], W, E, G)
+            continue
         if Kf == 1 and Kg == 1:
             total = 0.0
             for e in range(base, base + count):
                 total += W[e] * E[e]
             G[at[f]] += total * lam[at[g]]
-            if f != g:
-                G[at[g]] += total * lam[at[f]]
+            G[at[g]] += total * lam[at[f]]
             continue
         sums[:] = 0.0  # of W[a, c] E[k, m] over the entries
         for e in range(count):
@@ -670,8 +562,7 @@ def logdet_slopes(s, lam, W, E, G):
                     for m in range(Kg):
                         v = sums[a, c, k, m]
                         G[at[f] + a * Kf + k] += v * lam[at[g] + c * Kg + m]
-                        if f != g:
-                            G[at[g] + c * Kg + m] += v * lam[at[f] + a * Kf + k]
+                        G[at[g] + c * Kg + m] += v * lam[at[f] + a * Kf + k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -679,16 +570,8 @@ def outer_sums(s, A, B, G):
     """G_f += sum over levels of A_j B_j', summed over the columns of A and B (effects, m)."""
     terms = s[0]
     at = _lambda_starts(terms)
-    m = A.shape[1]
     for f in range(len(terms)):
-        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
-        for j in range(J):
-            for a in range(K):
-                for c in range(K):
-                    total = 0.0
-                    for k in range(m):
-                        total += A[first + j * K + a, k] * B[first + j * K + c, k]
-                    G[at[f] + a * K + c] += total
+        blocks.outer_sums(terms[f, 1], terms[f, 0], terms[f, 2], A, B, at[f], G)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -699,10 +582,10 @@ def half_solve_rows(s, lam, H, index, Z, chain, trailing):
     the squared norm of the chain part, ``trailing`` (rows, q) the right-hand side left for the
     dense factor.
     """
-    terms, pairs, pair_of, slots, levels, starts, turned, turned_starts, up, up_of, n_chain = s
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
     F, rows = len(terms), len(index)
     at = _lambda_starts(terms)
-    largest = terms[:, 1].max()
+    largest = _widest(terms)
     # Levels of a chain term that a row reaches: its own, and the parents of those before.
     node = np.empty((F, F + 1), dtype=np.int64)
     part = np.zeros((F, F + 1, largest))

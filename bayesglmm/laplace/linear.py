@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from bayesglmm.laplace.optimise import forward_step, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pls import (
     LinearProblem,
+    Solution,
     deviance_at,
     linear_problem,
     penalised_least_squares,
@@ -119,19 +121,37 @@ def _unit(w: Array) -> float:
     return float(4.0 ** np.round(0.5 * np.log2(np.mean(w))))
 
 
+class _Evaluated(NamedTuple):
+    theta: Array
+    value: float
+    gradient: Array
+    solution: Solution
+
+
 class _Objective:
-    """The log-likelihood (or restricted one) in theta, and its information where it was last."""
+    """The log-likelihood (or restricted one) in theta, and its information where it was last.
+
+    The point evaluated last is remembered, and that which was asked for twice: the centre of
+    differences, and the estimate.
+    """
 
     def __init__(self, problem: LinearProblem, reml: bool) -> None:
         self.problem, self.reml = problem, reml
+        self.last: tuple[_Evaluated, ...] = ()
+        self.centre: tuple[_Evaluated, ...] = ()
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
+        for known in (*self.last, *self.centre):
+            if np.array_equal(theta, known.theta):
+                self.centre, self.solution = (known,), known.solution
+                return known.value, known.gradient
         try:
             self.solution = penalised_least_squares(self.problem, theta)
         except np.linalg.LinAlgError:
             return -np.inf, np.zeros_like(theta)
-        value, gradient = deviance_at(self.problem, self.solution, self.reml)
-        return -0.5 * value, -0.5 * gradient
+        deviance, slopes = deviance_at(self.problem, self.solution, self.reml)
+        self.last = (_Evaluated(theta, -0.5 * deviance, -0.5 * slopes, self.solution),)
+        return self.last[0].value, self.last[0].gradient
 
     def information(self) -> Array:
         """(k, k) average information of theta, sigma profiled out."""

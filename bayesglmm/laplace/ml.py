@@ -22,7 +22,7 @@ from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.separation import judge_separation
-from bayesglmm.laplace.structure import Array, Structure, structure_of
+from bayesglmm.laplace.structure import Array, Structure
 from bayesglmm.laplace.threads import blas_threads
 
 _MOST_COLUMNS = 3  # k^3 nodes for every level
@@ -63,7 +63,7 @@ def maximum_likelihood(
         )
     if options.nagq != 1:
         check_quadrature(design, linear, options.nagq)
-    found_structure = structure[0] if structure else structure_of(design.random)
+    found_structure = structure[0] if structure else design.structure
     with blas_threads(found_structure.q):
         # The engines see orthonormal columns, so neither units nor origins of covariates (years
         # and their squares, time stamps) cost digits; the estimate is then carried back.

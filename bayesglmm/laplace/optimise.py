@@ -21,8 +21,8 @@ Metric = Callable[[], Array]
 _MAX_ITERATIONS = 300
 _NEWTON_STEPS = 8
 # Squared distances to the optimum, in standard errors: 2 (L_max - L) to second order.
-_ARRIVED = 1e-13
-_GOOD = 1e-15
+_ARRIVED = 1e-11
+_GOOD = 1e-13
 _CONVERGED = 1e-6
 _NEAR = 0.1  # from here on the search learns the metric by itself
 _TOO_LONG = 0.25  # share of a step at which the metric that gave it was no guide

@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 Integers = NDArray[np.intp]
 Small = NDArray[np.int32]
 Whole = NDArray[np.int64]
+Places = NDArray[np.uint32]  # compiled code tests a signed index for being negative
 
 
 _DENSE_SHARE = 0.2  # of the levels that could meet
@@ -56,10 +57,9 @@ class Structure:
         (F, 5): levels J, columns K, first effect in u, first column in Z, first column in the
         dense Schur complement (-1 for a chain term).
     pairs
-        (P, 9) for every pair of terms f <= g: f, g, row of ``slots``, number of entries, first
+        (P, 7) for every pair of terms f <= g: f, g, row of ``slots``, number of entries, first
         value in a flat array of blocks, first entry in ``levels``, first pointer in ``starts``
-        (-1 unless f is a chain term), first entry in ``turned`` and first pointer in
-        ``turned_starts`` (-1 unless f is a chain term and g trails).
+        (-1 unless f is a chain term).
     pair_of
         (F, F) number of the pair (f, g).
     slots
@@ -68,9 +68,6 @@ class Structure:
         (2, entries) level of f and of g of every entry, sorted by the first, then the second.
     starts
         For a chain term f and a later g: where the entries of each level of f start.
-    turned, turned_starts
-        For a chain term f and a trailing g: the entries sorted by level of g, and where those of
-        each level start.
     up, up_of
         For a chain term f, a chain term g > f and any h >= g: from the entry of (f, h) to that
         of (g, h); ``up_of`` (F, F, F) says where in ``up`` it starts.
@@ -84,10 +81,9 @@ class Structure:
     slots: Small
     levels: Small
     starts: Whole
-    turned: Small
-    turned_starts: Whole
     up: Small
     up_of: Whole
+    cross: tuple[Whole, Places, Places, Whole, Places, Places]
     effects: int
     q: int
     values: int
@@ -119,7 +115,7 @@ class Structure:
 
     def pack(self, matrices: tuple[Array, ...]) -> Array:
         """K_f x K_f matrices, given in the formula's order, as one flat array."""
-        return np.concatenate([matrices[place].ravel() for place in self.order])
+        return np.concatenate([np.zeros(0), *(matrices[place].ravel() for place in self.order)])
 
     def places(self, entries: Sequence[tuple[int, int, int]]) -> Whole:
         """Where the entries (term in the formula's order, row, column) are in :meth:`pack`."""
@@ -167,8 +163,7 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
     slots: list[Small] = []
     line_of: dict[int, int] = {}
     pairs: list[tuple[int, ...]] = []
-    levels, starts, turned, turned_starts = [], [], [], []
-    flip = flip_start = 0
+    levels, starts = [], []
     pair_of = np.full((F, F), -1, dtype=np.int64)
     slot_of: dict[tuple[int, int], Small] = {}
     value = entry = start = 0
@@ -182,12 +177,10 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
             pair_of[f, g] = pair_of[g, f] = len(pairs)
             chained = f < n_chain and g > f
             count = len(first)
-            crossing = chained and g >= n_chain
             pairs.append(
                 (
                     *(f, g, line_of[id(slot)], count, value, entry),
                     start if chained else -1,
-                    *((flip, flip_start) if crossing else (-1, -1)),
                 )
             )
             levels.append(np.stack([first, second]))
@@ -196,13 +189,6 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
             if chained:
                 starts.append(np.searchsorted(first, np.arange(J[order[f]] + 1)))
                 start += J[order[f]] + 1
-            if crossing:
-                by_second = np.argsort(second, kind="stable").astype(np.int32)
-                turned.append(by_second)
-                counts = np.bincount(second, minlength=J[order[g]])
-                turned_starts.append(np.concatenate([[0], np.cumsum(counts)]))
-                flip += count
-                flip_start += J[order[g]] + 1
     up: list[Small] = []
     up_of = np.full((F, F, F), -1, dtype=np.int64)
     length = 0
@@ -217,15 +203,14 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
     lines = np.stack(slots) if slots else np.zeros((0, 0), dtype=np.int32)
     arrays = (
         table,
-        np.array(pairs, dtype=np.int64).reshape(-1, 9),
+        np.array(pairs, dtype=np.int64).reshape(-1, 7),
         pair_of,
         lines,
         np.concatenate([np.zeros((2, 0), dtype=np.int32), *levels], axis=1),
         np.concatenate([np.zeros(0, dtype=np.int64), *starts]),
-        np.concatenate([np.zeros(0, dtype=np.int32), *turned]),
-        np.concatenate([np.zeros(0, dtype=np.int64), *turned_starts]),
         np.concatenate([np.zeros(0, dtype=np.int32), *up]),
         up_of,
+        _crossing(table, pairs, levels, n_chain, effect - dense, dense),
     )
     across = [p for p in pairs if p[0] < n_chain <= p[1]]
     meet = sum(p[3] * K[order[p[0]]] * K[order[p[1]]] for p in across)
@@ -239,6 +224,39 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
         values=value,
         crosses_densely=cells <= _LARGEST_DENSE and meet > _DENSE_SHARE * cells,
         arrays=(*arrays, n_chain),
+    )
+
+
+def _crossing(
+    terms: Whole,
+    pairs: list[tuple[int, ...]],
+    levels: list[Small],
+    n_chain: int,
+    rows: int,
+    q: int,
+) -> tuple[Whole, Places, Places, Whole, Places, Places]:
+    """`Structure.cross`."""
+    keys, places = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    for (f, g, _, count, base, *_), (first, second) in zip(pairs, levels, strict=True):
+        if f < n_chain <= g:
+            K, L = int(terms[f, 1]), int(terms[g, 1])
+            row = int(terms[f, 2]) + first[:, None].astype(np.int64) * K + np.arange(K)
+            column = int(terms[g, 4]) + second[:, None].astype(np.int64) * L + np.arange(L)
+            keys.append((row[:, :, None] * q + column[:, None, :]).ravel())
+            places.append(base + np.arange(count * K * L))
+    key, place = np.concatenate(keys), np.concatenate(places)
+    if not np.all(key[1:] > key[:-1]):
+        order = np.argsort(key)
+        key, place = key[order], place[order]
+    row, column = np.divmod(key, max(q, 1))
+    turned = np.argsort(column, kind="stable")
+    return (
+        np.searchsorted(row, np.arange(rows + 1)),
+        column.astype(np.uint32),
+        place.astype(np.uint32),
+        np.searchsorted(column[turned], np.arange(q + 1)),
+        row[turned].astype(np.uint32),
+        turned.astype(np.uint32),
     )
 
 

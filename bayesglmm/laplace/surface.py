@@ -25,7 +25,7 @@ from bayesglmm.laplace.pirls import Problem
 from bayesglmm.laplace.pls import deviance_at, linear_problem, penalised_least_squares
 from bayesglmm.laplace.quadrature import adaptive
 from bayesglmm.laplace.standardise import Coordinates, coordinates
-from bayesglmm.laplace.structure import Array, structure_of
+from bayesglmm.laplace.structure import Array
 from bayesglmm.laplace.threads import blas_threads
 
 Objective = Callable[[Array], tuple[float, Array]]
@@ -94,7 +94,7 @@ def surface(design: Design, likelihood: Likelihood, nagq: int, unit: float) -> S
         model, 1 on a link scale.
     """
     columns, covariance = (
-        coordinates(design, structure_of(design.random), lower_whitening),
+        coordinates(design, design.structure, lower_whitening),
         covariance_of(design.random),
     )
     R, lifts = columns.R, columns.transforms
@@ -140,7 +140,7 @@ def curvature(objective: Objective, x: Array, scale: Array) -> Array:
 
 def threads(design: Design) -> AbstractContextManager[object]:
     """How many threads the linear algebra of this design is worth, for as long as it runs."""
-    return blas_threads(structure_of(design.random).q if design.random else 0)
+    return blas_threads(design.structure.q if design.random else 0)
 
 
 def lower_whitening(Z: Array, correlated: bool) -> Array:

@@ -70,12 +70,12 @@ if hasattr(os, "register_at_fork"):  # threads do not survive a fork: a pool's w
     os.register_at_fork(after_in_child=_workers.cache_clear)
 
 
-def in_parts(work: Callable[[int, int], object], rows: int, q: int) -> None:
-    """``work(begin, end)`` over all rows: at once, or in parallel parts for a large dense block.
+def in_parts(work: Callable[[int, int], object], rows: int) -> None:
+    """``work(begin, end)`` over all rows: at once, or in parallel parts where there are many.
 
     ``work`` must release the interpreter's lock and write to its own rows only.
     """
-    if q < _WORTH_THREADS:
+    if rows < _WORTH_THREADS:
         work(0, rows)
         return
     threads, pool = _workers()

@@ -26,7 +26,7 @@ from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.pls import LinearProblem, linear_problem
 from bayesglmm.laplace.standardise import Coordinates, coordinates, orthonormal
-from bayesglmm.laplace.structure import Array, Structure, structure_of
+from bayesglmm.laplace.structure import Array, Structure
 from bayesglmm.laplace.surface import lower_whitening
 from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts import marginal_kernels as kernels
@@ -164,7 +164,7 @@ def why_not_integrated(model: Model) -> str:
             return f"the prior of {name} is {prior}, neither normal nor flat"
     if scales_of(model) is None:
         return "a prior on a standard deviation has no compiled form"
-    cost = _cost(structure_of(model.design.random))
+    cost = _cost(model.design.structure)
     if cost > _DEAR:
         return f"the terms cross too densely ({cost:.1g} multiplications for one evaluation)"
     return ""
@@ -181,7 +181,7 @@ def integrated(model: Model) -> Integrated | None:
     design, likelihood = model.design, model.likelihood
     scales = scales_of(model)
     assert scales is not None
-    structure = structure_of(design.random)
+    structure = design.structure
     with blas_threads(0):
         if design.random:
             columns = coordinates(design, structure, lower_whitening)

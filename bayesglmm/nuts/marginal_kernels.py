@@ -57,15 +57,16 @@ def _factorise(s, d, lam, H, S, R, fixed):
     if math.isnan(logdet):
         return logdet
     if q:
-        n_chain = s[10]
+        cross = s[8]
+        X = np.empty(len(cross[2]))
+        kernels.take(cross, H, X)
         kernels.fill_blocks(s, H, S)
         if dense[0]:
-            X = np.empty((len(zx) - q, q))
-            kernels.spread(s, H, X)
-            S -= X.T @ X
+            wide = np.empty((len(zx) - q, q))
+            kernels.spread(cross, X, wide)
+            S -= wide.T @ wide
         else:
-            for h in range(n_chain, len(s[0])):
-                kernels.fill_rows(s, H, S, h, 0, s[0][h, 0])
+            kernels.subtract_squares(cross, X, S, 0, q)
         for i in range(q):
             for j in range(i):
                 S[j, i] = S[i, j]
@@ -90,17 +91,19 @@ def _slopes(s, d, lam, H, S, R, weight, slopes):
     R, as `_factorise` left it, becomes H^-1 Lambda'Z'W[X r].
     """
     W, zx = d[3], d[4]
-    q, m, n_chain = len(S), R.shape[1], s[10]
+    q, m, cross = len(S), R.shape[1], s[8]
     Sinv, E = np.empty((q, q)), np.empty(len(H))
     if q:
         inverse(S, Sinv)
+        X, V = np.empty(len(cross[2])), np.empty(len(cross[2]))
+        kernels.take(cross, H, X)
         if d[2][0]:
-            X = np.empty((len(zx) - q, q))
-            kernels.spread(s, H, X)
-            kernels.collect(s, X @ Sinv, E)
+            wide = np.empty((len(zx) - q, q))
+            kernels.spread(cross, X, wide)
+            kernels.collect(cross, wide @ Sinv, V)
         else:
-            for h in range(n_chain, len(s[0])):
-                kernels.gather_rows(s, H, Sinv, E, h, 0, s[0][h, 0])
+            kernels.times_symmetric(cross, X, Sinv, V, 0, q)
+        kernels.put(cross, V, E)
     kernels.selected_inverse(s, H, Sinv, E)
     kernels.logdet_slopes(s, lam, W, E, slopes)
     backward(S, len(R) - q, R)

@@ -17,17 +17,17 @@ from bayesglmm.nuts.native import LOG_DENSITY, floats, integers
 def packed(arrays: tuple[Any, ...]) -> list[NDArray[Any]]:
     """What :func:`native` reads, as arrays for `native.addresses`, from the kernel's arguments."""
     s, c, d, *coordinates = arrays
-    terms, pairs, _, _, levels, starts, turned, turned_starts, up, up_of, n_chain = s
-    lengths = [len(terms), len(pairs), levels.shape[1], len(turned), len(up), n_chain]
-    whole = [np.array(lengths, dtype=np.int64), terms, pairs, s[2], starts, turned_starts, up_of]
-    small = [_as_whole(levels), _as_whole(turned), _as_whole(up)]
-    parts = [*whole, *small, *c, *d, *coordinates]
+    terms, pairs, pair_of, _, levels, starts, up, up_of, cross, n_chain = s
+    lengths = [len(terms), len(pairs), levels.shape[1], len(cross[1]), len(up), n_chain]
+    whole = [np.array(lengths, dtype=np.int64), terms, pairs, pair_of, starts, up_of]
+    small = [_as_whole(part) for part in (levels, up, *(cross[k] for k in (1, 2, 4, 5)))]
+    parts = [*whole, *small, cross[0], cross[3], *c, *d, *coordinates]
     return [np.ascontiguousarray(part) for part in parts]
 
 
-def _as_whole(small: NDArray[np.int32]) -> NDArray[np.int64]:
+def _as_whole(small: NDArray[np.int32 | np.uint32]) -> NDArray[np.int64]:
     """32-bit integers two by two."""
-    out = np.zeros((small.size + 1) // 2 * 2, dtype=np.int32)
+    out = np.zeros((small.size + 1) // 2 * 2, dtype=small.dtype)
     out[: small.size] = small.ravel()
     return out.view(np.int64)
 
@@ -36,50 +36,56 @@ def _as_whole(small: NDArray[np.int32]) -> NDArray[np.int64]:
 def native(size, x, gradient, value, data):
     """See `packed` for what ``data`` holds."""
     lengths = integers(data, 0)
-    F, P, entries, turned, up = lengths[0], lengths[1], lengths[2], lengths[3], lengths[4]
+    F, P, entries, crossing, up = lengths[0], lengths[1], lengths[2], lengths[3], lengths[4]
     s = (
         integers(data, 1).reshape(F, 5),
-        integers(data, 2).reshape(P, 9),
+        integers(data, 2).reshape(P, 7),
         integers(data, 3).reshape(F, F),
         np.empty((0, 0), dtype=np.int32),  # rows are not asked for
-        integers(data, 7).view(np.int32)[: 2 * entries].reshape(2, entries),
+        integers(data, 6).view(np.int32)[: 2 * entries].reshape(2, entries),
         integers(data, 4),
-        integers(data, 8).view(np.int32)[:turned],
-        integers(data, 5),
-        integers(data, 9).view(np.int32)[:up],
-        integers(data, 6).reshape(F, F, F),
+        integers(data, 7).view(np.int32)[:up],
+        integers(data, 5).reshape(F, F, F),
+        (
+            integers(data, 12),
+            integers(data, 8).view(np.uint32)[:crossing],
+            integers(data, 9).view(np.uint32)[:crossing],
+            integers(data, 13),
+            integers(data, 10).view(np.uint32)[:crossing],
+            integers(data, 11).view(np.uint32)[:crossing],
+        ),
         lengths[5],
     )
-    codes = integers(data, 11)
-    c = (integers(data, 10).reshape(F, 4), codes, floats(data, 12).reshape(len(codes), 3))
-    xx = floats(data, 19)
+    codes = integers(data, 15)
+    c = (integers(data, 14).reshape(F, 4), codes, floats(data, 16).reshape(len(codes), 3))
+    xx = floats(data, 23)
     p = int(math.sqrt(len(xx)) + 0.5)
-    zx = floats(data, 18)
-    counts, sums = floats(data, 23), floats(data, 25)
+    zx = floats(data, 22)
+    counts, sums = floats(data, 27), floats(data, 29)
     K = integers(data, 1)[1] if F == 1 else 0
     d = (
-        integers(data, 14),
-        floats(data, 15),
-        integers(data, 16),
-        floats(data, 17),
+        integers(data, 18),
+        floats(data, 19),
+        integers(data, 20),
+        floats(data, 21),
         zx.reshape(len(zx) // p, p),
         xx.reshape(p, p),
-        floats(data, 20).reshape(p, p),
-        floats(data, 21),
-        floats(data, 22).reshape(len(counts), K, K),
+        floats(data, 24).reshape(p, p),
+        floats(data, 25),
+        floats(data, 26).reshape(len(counts), K, K),
         counts,
-        integers(data, 24),
+        integers(data, 28),
         sums.reshape(len(sums) // max(K * p, 1), K, p),
     )
     m = int(size)
     out = log_density(
         carray(x, m),
         s,
-        (c[0], c[1], c[2], floats(data, 13)),
+        (c[0], c[1], c[2], floats(data, 17)),
         d,
-        floats(data, 26),
-        floats(data, 27).reshape(m, m),
-        floats(data, 28),
+        floats(data, 30),
+        floats(data, 31).reshape(m, m),
+        floats(data, 32),
         carray(gradient, m),
     )
     value[0] = out

@@ -245,7 +245,7 @@ def _blocks(
 
     def pair(f: int, g: int) -> tuple[Array, Small, Whole]:
         """(entries, K_f, K_g) blocks, (2, entries) levels, (J_f + 1,) starts."""
-        _, _, _, count, base, entry, start, _, _ = (int(v) for v in s.pairs[s.pair_of[f, g]])
+        _, _, _, count, base, entry, start = (int(v) for v in s.pairs[s.pair_of[f, g]])
         Kf, Kg, J = int(s.terms[f, 1]), int(s.terms[g, 1]), int(s.terms[f, 0])
         W = curved.W[base : base + count * Kf * Kg].reshape(count, Kf, Kg)
         return W, s.levels[:, entry : entry + count], s.starts[start : start + J + 1]

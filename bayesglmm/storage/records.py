@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, FileError
-from bayesglmm.laplace.structure import Structure, structure_of
+from bayesglmm.laplace.structure import Structure
 from bayesglmm.storage.draws import is_tree, layout_of, tree_from, tree_parts
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _outline(structure: Structure) -> Json:
 
 
 def _structure(outline: Json, design: Design) -> Structure:
-    structure = structure_of(design.random)
+    structure = design.structure
     if _outline(structure) != outline:
         raise FileError(
             "this version of bayesglmm eliminates the random effects in another order than the "

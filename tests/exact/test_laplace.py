@@ -720,8 +720,8 @@ def test_parallel_rows_after_a_fork() -> None:
     def work(begin: int, end: int) -> None:
         done[begin:end] = 1.0
 
-    in_parts(work, 600, 600)
-    child = multiprocessing.get_context("fork").Process(target=in_parts, args=(work, 600, 600))
+    in_parts(work, 600)
+    child = multiprocessing.get_context("fork").Process(target=in_parts, args=(work, 600))
     child.start()
     child.join(20.0)
     if child.is_alive():
