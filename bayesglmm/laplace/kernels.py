@@ -17,7 +17,7 @@ import math
 import numpy as np
 from numba import njit
 
-from bayesglmm.laplace import blocks
+from bayesglmm.laplace import blocks, couplings
 
 # ------------------------------------------------------------------------------ over the rows
 
@@ -269,35 +269,18 @@ def eliminate(s, H):
         logdet += blocks.factorise(K, terms[f, 0], own, H)
         if math.isnan(logdet):
             return logdet
-        for j in range(terms[f, 0] if f < F - 1 else 0):  # the last meets no other
-            block = own + j * K * K
-            for g in range(f + 1, F):  # L^-1 B
-                pg = pair_of[f, g]
-                Kg, base = terms[g, 1], pairs[pg, 4]
-                for e in range(starts[pairs[pg, 6] + j], starts[pairs[pg, 6] + j + 1]):
-                    at = base + e * K * Kg
-                    for a in range(K):
-                        for c in range(Kg):
-                            total = H[at + a * Kg + c]
-                            for k in range(a):
-                                total -= H[block + a * K + k] * H[at + k * Kg + c]
-                            H[at + a * Kg + c] = total / H[block + a * K + a]
-            for g in range(f + 1, n_chain):  # what this level takes from later chain levels
-                pg = pair_of[f, g]
-                Kg = terms[g, 1]
-                by = pairs[pg, 4] + starts[pairs[pg, 6] + j] * K * Kg  # it meets one level of g
-                for h in range(g, F):
-                    ph, pt = pair_of[f, h], pair_of[g, h]
-                    Kh = terms[h, 1]
-                    for x in range(starts[pairs[ph, 6] + j], starts[pairs[ph, 6] + j + 1]):
-                        bx = pairs[ph, 4] + x * K * Kh
-                        target = pairs[pt, 4] + up[up_of[f, g, h] + x] * Kg * Kh
-                        for a in range(Kg):
-                            for c in range(Kh):
-                                total = 0.0
-                                for k in range(K):
-                                    total += H[by + k * Kg + a] * H[bx + k * Kh + c]
-                                H[target + a * Kh + c] -= total
+        for g in range(f + 1, F):  # L^-1 B
+            pg = pair_of[f, g]
+            level = levels[0, pairs[pg, 5] : pairs[pg, 5] + pairs[pg, 3]]
+            couplings.divide(K, terms[g, 1], own, pairs[pg, 4], level, H)
+        for g in range(f + 1, n_chain):  # what its levels take from later chain levels
+            for h in range(g, F):
+                ph = pair_of[f, h]
+                level = levels[0, pairs[ph, 5] : pairs[ph, 5] + pairs[ph, 3]]
+                couplings.take(
+                    *(K, terms[g, 1], terms[h, 1], pairs[pair_of[f, g], 4], pairs[ph, 4], level),
+                    *(up[up_of[f, g, h] :], pairs[pair_of[g, h], 4], H),
+                )
     return logdet
 
 
@@ -416,43 +399,31 @@ def solve_chain(s, H, R):
 def solve_down(s, H, R):
     """The chain part of L^-1 R in place for R (effects, m); the trailing part is reduced."""
     terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
-    F, m = len(terms), R.shape[1]
+    F = len(terms)
     for f in range(n_chain):
         K, first, own = terms[f, 1], terms[f, 2], pairs[pair_of[f, f], 4]
         blocks.solve_lower(K, terms[f, 0], own, first, H, R)
-        for j in range(terms[f, 0] if f < F - 1 else 0):
-            at = first + j * K
-            for g in range(f + 1, F):
-                p = pair_of[f, g]
-                Kg, base, entry, fg = terms[g, 1], pairs[p, 4], pairs[p, 5], terms[g, 2]
-                for e in range(starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]):
-                    to = fg + levels[1, entry + e] * Kg
-                    for k in range(K):
-                        for a in range(Kg):
-                            v = H[base + (e * K + k) * Kg + a]
-                            for c in range(m):
-                                R[to + a, c] -= v * R[at + k, c]
+        for g in range(f + 1, F):
+            p = pair_of[f, g]
+            entries = levels[:, pairs[p, 5] : pairs[p, 5] + pairs[p, 3]]
+            couplings.reduce_down(
+                *(K, terms[g, 1], pairs[p, 4], entries[0], entries[1], first, terms[g, 2], H, R)
+            )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def solve_up(s, H, R):
     """L'^-1 R of the chain in place, the trailing part of R being solved already."""
     terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
-    F, m = len(terms), R.shape[1]
+    F = len(terms)
     for f in range(n_chain - 1, -1, -1):
         K, first, own = terms[f, 1], terms[f, 2], pairs[pair_of[f, f], 4]
-        for j in range(terms[f, 0] if f < F - 1 else 0):
-            at = first + j * K
-            for g in range(f + 1, F):
-                p = pair_of[f, g]
-                Kg, base, entry, fg = terms[g, 1], pairs[p, 4], pairs[p, 5], terms[g, 2]
-                for e in range(starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]):
-                    to = fg + levels[1, entry + e] * Kg
-                    for k in range(K):
-                        for a in range(Kg):
-                            v = H[base + (e * K + k) * Kg + a]
-                            for c in range(m):
-                                R[at + k, c] -= v * R[to + a, c]
+        for g in range(f + 1, F):
+            p = pair_of[f, g]
+            entries = levels[:, pairs[p, 5] : pairs[p, 5] + pairs[p, 3]]
+            couplings.reduce_up(
+                *(K, terms[g, 1], pairs[p, 4], entries[0], entries[1], first, terms[g, 2], H, R)
+            )
         blocks.solve_upper(K, terms[f, 0], own, first, H, R)
 
 
@@ -478,47 +449,22 @@ def selected_inverse(s, H, Sinv, E):
         J, K, own = terms[f, 0], terms[f, 1], pairs[pair_of[f, f], 4]
         for v in range(own, own + J * K * K):
             E[v] = 0.0
-        for j in range(J if f < F - 1 else 0):
-            block = own + j * K * K
-            for g in range(f + 1, n_chain):  # V = (L^-1 B) H^-1, gathered in E
-                p = pair_of[f, g]
-                by = pairs[p, 4] + starts[pairs[p, 6] + j] * K * terms[g, 1]
-                for v in range(by, by + K * terms[g, 1]):
-                    E[v] = 0.0
-            for g in range(f + 1, n_chain):
-                pg = pair_of[f, g]
-                Kg = terms[g, 1]
-                by = pairs[pg, 4] + starts[pairs[pg, 6] + j] * K * Kg
-                for h in range(g, F):
-                    ph, pt = pair_of[f, h], pair_of[g, h]
-                    Kh = terms[h, 1]
-                    for x in range(starts[pairs[ph, 6] + j], starts[pairs[ph, 6] + j + 1]):
-                        bx = pairs[ph, 4] + x * K * Kh
-                        source = pairs[pt, 4] + up[up_of[f, g, h] + x] * Kg * Kh
-                        for k in range(K):
-                            for a in range(Kg):
-                                for c in range(Kh):
-                                    value = E[source + a * Kh + c]
-                                    E[bx + k * Kh + c] += H[by + k * Kg + a] * value
-                                    if g != h:
-                                        E[by + k * Kg + a] += H[bx + k * Kh + c] * value
-            for g in range(f + 1, F):  # V (L^-1 B)', then H^-1 beside the block: -L'^-1 V
-                p = pair_of[f, g]
-                Kg = terms[g, 1]
-                for e in range(starts[pairs[p, 6] + j], starts[pairs[p, 6] + j + 1]):
-                    at = pairs[p, 4] + e * K * Kg
-                    for a in range(K):
-                        for c in range(K):
-                            total = 0.0
-                            for k in range(Kg):
-                                total += E[at + a * Kg + k] * H[at + c * Kg + k]
-                            E[block + a * K + c] += total
-                    for a in range(K - 1, -1, -1):
-                        for c in range(Kg):
-                            total = -E[at + a * Kg + c]
-                            for k in range(a + 1, K):
-                                total -= H[block + k * K + a] * E[at + k * Kg + c]
-                            E[at + a * Kg + c] = total / H[block + a * K + a]
+        for g in range(f + 1, n_chain):
+            p = pair_of[f, g]
+            for v in range(pairs[p, 4], pairs[p, 4] + J * K * terms[g, 1]):
+                E[v] = 0.0
+        for g in range(f + 1, n_chain):  # V = (L^-1 B) H^-1, gathered in E
+            for h in range(g, F):
+                ph = pair_of[f, h]
+                level = levels[0, pairs[ph, 5] : pairs[ph, 5] + pairs[ph, 3]]
+                couplings.gather(
+                    *(K, terms[g, 1], terms[h, 1], pairs[pair_of[f, g], 4], pairs[ph, 4], level),
+                    *(up[up_of[f, g, h] :], pairs[pair_of[g, h], 4], g == h, H, E),
+                )
+        for g in range(f + 1, F):  # I + V (L^-1 B)', then H^-1 beside the block
+            p = pair_of[f, g]
+            level = levels[0, pairs[p, 5] : pairs[p, 5] + pairs[p, 3]]
+            couplings.close(K, terms[g, 1], own, pairs[p, 4], level, H, E)
         blocks.invert(K, J, own, H, E)
 
 

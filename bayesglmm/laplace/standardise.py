@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.linalg.lapack import dpotrf
+from scipy.linalg.lapack import dpotrf, dtrtri
 
 from bayesglmm.design import Design
 from bayesglmm.laplace.factor import Factor, covariance_blocks, diagonal_blocks
@@ -54,7 +53,7 @@ def whitening(Z: Array, correlated: bool) -> Array:
     T = np.diag(1.0 / np.where(rms > 0.0, rms, 1.0))
     if correlated and len(rms) > 1:
         R = np.linalg.qr(Z @ T, mode="r") / np.sqrt(len(Z))
-        if np.linalg.cond(R) < 1e8:
+        if np.abs(R.diagonal()).min() > 1e-8:  # of columns of mean square one
             T = T @ np.linalg.inv(R)
     return T
 
@@ -95,9 +94,9 @@ def orthonormal(X: Array) -> tuple[Array, Array]:
             Q, R = np.linalg.qr(X)
             return np.ascontiguousarray(Q), R
         factor = factor * scale
-        made = np.empty((n, p))
+        inverse, made = dtrtri(factor)[0], np.empty((n, p))
         for rows in _row_blocks(n):
-            made[rows] = solve_triangular(factor, Q[rows].T, trans=1, check_finite=False).T
+            np.matmul(Q[rows], inverse, out=made[rows])
         Q, R = made, factor @ R
     return Q, R
 
