@@ -13,23 +13,22 @@ import numpy as np
 from numba import njit
 
 from bayesglmm.laplace.pls import LinearProblem
-from bayesglmm.laplace.structure import Array, Structure
+from bayesglmm.laplace.structure import Array, Structure, Whole
 
 
-def levels_alike(structure: Structure, problem: LinearProblem) -> tuple[Array, ...]:
+def levels_alike(structure: Structure, problem: LinearProblem) -> tuple[Array, Array, Array, Whole]:
     """Levels of a single term with the same Z'WZ, put together; empty for several terms.
 
-    Of the Z'W[X r] of such levels the density needs the sums of products only: no more rows
-    with the same ones than K (p + 1).
+    Of the sums s = Z'W[X r] of such levels the density needs the sums of products only.
 
     Returns
     -------
-    (classes, K, K) blocks, (classes,) numbers of levels, (classes + 1,) where the rows of each
-    class begin, (rows, K, p + 1) rows
+    (classes, K, K) blocks, (classes,) numbers of levels, (classes, K, K, p + 1, p + 1) sums over
+    levels of the products of s_k and s_l, (J,) class of every level
     """
     if len(structure.order) != 1:
-        none = np.zeros((0, 0, 0))
-        return none, np.zeros(0), np.zeros(1, dtype=np.int64), none
+        none = np.zeros(0, dtype=np.int64)
+        return np.zeros((0, 0, 0)), np.zeros(0), np.zeros((0, 0, 0, 0, 0)), none
     J, K = (int(v) for v in structure.terms[0, :2])
     blocks, sums = problem.W.reshape(J, K * K), problem.zx.reshape(J, -1)
     rounded = np.round(blocks / max(float(np.max(np.abs(blocks))), 1e-300), 13)
@@ -37,103 +36,131 @@ def levels_alike(structure: Structure, problem: LinearProblem) -> tuple[Array, .
         rounded, axis=0, return_index=True, return_inverse=True, return_counts=True
     )
     members = np.split(sums[np.argsort(which, kind="stable")], np.cumsum(counts)[:-1])
-    rows = [np.linalg.qr(m, mode="r") if len(m) > m.shape[1] else m for m in members]
-    ends = np.concatenate([[0], np.cumsum([len(r) for r in rows])])
+    products = np.stack([m.T @ m for m in members]).reshape(
+        len(members), K, -1, K, len(sums.T) // K
+    )
     return (
         np.ascontiguousarray(blocks[first].reshape(-1, K, K)),
         counts.astype(np.float64),
-        ends.astype(np.int64),
-        np.ascontiguousarray(np.concatenate(rows).reshape(ends[-1], K, -1)),
+        np.ascontiguousarray(products.transpose(0, 1, 3, 2, 4)),
+        which.ravel().astype(np.int64),
     )
 
 
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _along(root, c, k, l):
+    """An element of M = Lambda H^-1 Lambda'."""
+    total = 0.0
+    for a in range(root.shape[1]):
+        total += root[c, a, k] * root[c, a, l]
+    return total
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def factorise_alike(d, lam, D, R, fixed):
+def factorise_alike(d, lam, root, D, fixed):
     """`marginal_kernels._factorise` for a single term, where levels alike were put together.
 
-    D (classes, K, K) receives Lambda H^-1, R (rows, K, p + 1) H^-1 Lambda'sums.
+    With H = L L', root (classes, K, K) receives L^-1 Lambda' and D (classes, K, K) Lambda H^-1.
     """
-    blocks, counts, ends, sums = d[8], d[9], d[10], d[11]
-    K, m = blocks.shape[1], sums.shape[2]
-    A = lam.reshape(K, K)
-    H, half, v = np.empty((K, K)), np.empty((K, K)), np.empty((K, m))
+    blocks, counts, products = d[8], d[9], d[10]
+    K, m = blocks.shape[1], len(fixed)
+    H, half = np.empty(K * K), np.empty(K * K)
     logdet = 0.0
     for c in range(len(blocks)):
         for a in range(K):
             for b in range(K):
                 total = 0.0
                 for k in range(a, K):
-                    total += A[k, a] * blocks[c, k, b]
-                half[a, b] = total  # A'W
+                    total += lam[k * K + a] * blocks[c, k, b]
+                half[a * K + b] = total  # Lambda'W
         for a in range(K):
             for b in range(a + 1):
                 total = 1.0 if a == b else 0.0
                 for k in range(b, K):
-                    total += half[a, k] * A[k, b]
+                    total += half[a * K + k] * lam[k * K + b]
                 for k in range(b):
-                    total -= H[a, k] * H[b, k]
+                    total -= H[a * K + k] * H[b * K + k]
                 if a == b:
                     if not total > 0.0:
                         return math.nan
-                    H[a, a] = math.sqrt(total)
-                    logdet += 2.0 * counts[c] * math.log(H[a, a])
+                    H[a * K + a] = math.sqrt(total)
+                    logdet += counts[c] * math.log(total)
                 else:
-                    H[a, b] = total / H[b, b]
-        for b in range(K):  # L^-1 A', then Lambda H^-1 from it
+                    H[a * K + b] = total / H[b * K + b]
+        for b in range(K):
             for a in range(K):
-                total = A[b, a] if a <= b else 0.0
+                total = lam[b * K + a] if a <= b else 0.0
                 for k in range(a):
-                    total -= H[a, k] * half[k, b]
-                half[a, b] = total / H[a, a]
+                    total -= H[a * K + k] * root[c, k, b]
+                root[c, a, b] = total / H[a * K + a]
             for a in range(K - 1, -1, -1):
-                total = half[a, b]
+                total = root[c, a, b]
                 for k in range(a + 1, K):
-                    total -= H[k, a] * D[c, b, k]
-                D[c, b, a] = total / H[a, a]
-        for r in range(ends[c], ends[c + 1]):
-            for a in range(K):
-                for x in range(m):
-                    total, whole = 0.0, 0.0
-                    for k in range(K):
-                        total += half[a, k] * sums[r, k, x]
-                        whole += D[c, k, a] * sums[r, k, x]
-                    v[a, x] = total
-                    R[r, a, x] = whole
-            for a in range(K):
+                    total -= H[k * K + a] * D[c, b, k]
+                D[c, b, a] = total / H[a * K + a]
+        for k in range(K):
+            for l in range(K):
+                shrunk = _along(root, c, k, l)
                 for x in range(m):
                     for y in range(m):
-                        fixed[x, y] -= v[a, x] * v[a, y]
+                        fixed[x, y] -= shrunk * products[c, k, l, x, y]
     return logdet
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def slopes_alike(d, lam, D, R, weight, slopes):
-    """`marginal_kernels._slopes` for a single term, D and R as `factorise_alike` left them."""
-    blocks, counts, ends, sums = d[8], d[9], d[10], d[11]
-    K, m = blocks.shape[1], sums.shape[2]
-    A, G = lam.reshape(K, K), slopes.reshape(K, K)
-    WA, left = np.empty((K, K)), np.empty(m)
-    G[:] = 0.0
+def slopes_alike(d, root, D, weight, slopes):
+    """`marginal_kernels._slopes` for a single term, root and D as `factorise_alike` left them.
+
+    The sum over classes of (W n + (I - W M) T) D, with M = Lambda H^-1 Lambda' and T what
+    ``weight`` makes of the products.
+    """
+    blocks, counts, products = d[8], d[9], d[10]
+    K, m = blocks.shape[1], len(weight)
+    T, inner = np.empty(K * K), np.empty(K * K)
     for c in range(len(blocks)):
-        for a in range(K):
-            for b in range(K):
-                total, along = 0.0, 0.0
-                for k in range(K):
-                    along += blocks[c, a, k] * D[c, k, b]
-                    if k >= b:
-                        total += blocks[c, a, k] * A[k, b]
-                WA[a, b] = total
-                G[a, b] += counts[c] * along
-        for r in range(ends[c], ends[c + 1]):
-            for a in range(K):
+        for k in range(K):
+            for l in range(K):
+                total = 0.0
                 for x in range(m):
-                    total = sums[r, a, x]
-                    for k in range(K):
-                        total -= WA[a, k] * R[r, k, x]
-                    left[x] = total
-                for y in range(m):
-                    total = 0.0
-                    for x in range(m):
-                        total += left[x] * weight[x, y]
-                    for b in range(K):
-                        G[a, b] += total * R[r, b, y]
+                    for y in range(m):
+                        total += weight[x, y] * products[c, k, l, x, y]
+                T[k * K + l] = total
+        for a in range(K):  # M T
+            for l in range(K):
+                total = 0.0
+                for k in range(K):
+                    total += _along(root, c, a, k) * T[k * K + l]
+                inner[a * K + l] = total
+        for a in range(K):
+            for l in range(K):
+                total = T[a * K + l]
+                for k in range(K):
+                    total += blocks[c, a, k] * ((counts[c] if k == l else 0.0) - inner[k * K + l])
+                for b in range(K):
+                    slopes[a * K + b] += total * D[c, l, b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_alike(d, root, sigma, delta, u):
+    """Lambda times a draw of the effects given the coefficients, for a single term.
+
+    u (effects, 1) holds standard normals before; ``delta`` (p, 1) is beta - ols.
+    """
+    zx, which = d[4], d[11]
+    K, p = root.shape[1], len(delta)
+    own = np.empty(K)
+    for j in range(len(which)):
+        c = which[j]
+        for a in range(K):
+            own[a] = sigma * u[j * K + a, 0]
+        for k in range(K):
+            left = zx[j * K + k, p]
+            for x in range(p):
+                left -= zx[j * K + k, x] * delta[x, 0]
+            for a in range(K):
+                own[a] += root[c, a, k] * left
+        for k in range(K):
+            total = 0.0
+            for a in range(K):
+                total += root[c, a, k] * own[a]
+            u[j * K + k, 0] = total

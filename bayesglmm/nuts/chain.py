@@ -109,6 +109,7 @@ class Chain:
         self.divergences, self.step_size = 0, float("nan")
         self.paused = False
         self._error: Exception | None = None
+        self._batch: tuple[Any, ...] = ()  # statistics as they were asked for last
         # Zero pages: memory is used as the draws come.
         self._positions = np.zeros((draws, target.size))
         self._state = np.array([0, tune], dtype=np.int64)
@@ -235,8 +236,10 @@ class Chain:
 
     def statistics(self, first: int, last: int) -> dict[str, NDArray[Any]]:
         """Statistics of the same draws."""
-        _, (batch,) = self._sampler.inspect().get_arrow_trace()
         rows = slice(self.tune + first, self.tune + last)
+        if not self._batch or self._batch[0].num_rows < rows.stop:  # a look takes a millisecond
+            _, self._batch = self._sampler.inspect().get_arrow_trace()
+        (batch,) = self._batch
         return {
             new: np.asarray(batch.column(old).to_numpy())[rows] for old, new in STATISTICS.items()
         }

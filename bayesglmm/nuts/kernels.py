@@ -170,9 +170,13 @@ def _couple(terms, couplings, starts, levels, coupled, b, raw):
         if K == 1 and Kh == 1:
             own, values, others = b[first_h:], coupled[value:], levels[level:]
             for j in range(J):
+                begin, end = starts[start + j], starts[start + j + 1]
+                if end - begin == terms[h, 0]:  # it meets all, in order
+                    raw[first + j] -= _dot(values[begin:end], own)
+                    continue
                 total = 0.0
-                for e in range(starts[start + j], starts[start + j + 1]):
-                    total += values[e] * own[others[e]]
+                for e in range(begin, end):
+                    total += values[e] * own[np.uintp(others[e])]
                 raw[first + j] -= total
             continue
         for j in range(J):
@@ -452,12 +456,12 @@ def _rows(
             level, own = index[f, begin:end], b[first : first + J * K]
             if terms[f, 4]:
                 for i in range(size):
-                    eta[i] += own[level[i]]
+                    eta[i] += own[np.uintp(level[i])]
             else:
                 for k in range(K):
                     column = Z[z + k, begin:end]
                     for i in range(size):
-                        eta[i] += column[i] * own[level[i] * K + k]
+                        eta[i] += column[i] * own[np.uintp(level[i] * K + k)]
         value_and_slope(code, y[begin:end], w[begin:end], eta, sigma, value, slope)
         total += add_up(value[:size])
         for k in range(len(X)):
@@ -477,7 +481,7 @@ def _rows(
                 for k in range(K):
                     column = Z[z + k, begin:end]
                     for i in range(size):
-                        own[level[i] * K + k] += column[i] * slope[i]
+                        own[np.uintp(level[i] * K + k)] += column[i] * slope[i]
     return total
 
 
@@ -654,9 +658,12 @@ def _couple_bar(terms, couplings, starts, levels, coupled, r_bar, b_bar):
         if K == 1 and Kh == 1:
             own, values, others = b_bar[first_h:], coupled[value:], levels[level:]
             for j in range(J):
-                pull = r_bar[first + j]
-                for e in range(starts[start + j], starts[start + j + 1]):
-                    own[others[e]] -= values[e] * pull
+                begin, end, pull = starts[start + j], starts[start + j + 1], r_bar[first + j]
+                if end - begin == terms[h, 0]:
+                    _add_multiple(-pull, values[begin:end], own)
+                    continue
+                for e in range(begin, end):
+                    own[np.uintp(others[e])] -= values[e] * pull
             continue
         for j in range(J):
             for e in range(starts[start + j], starts[start + j + 1]):

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from bayesglmm.laplace import kernels
-from bayesglmm.nuts.alike import factorise_alike, slopes_alike
+from bayesglmm.nuts.alike import draw_alike, factorise_alike, slopes_alike
 from bayesglmm.nuts.dense import backward, cholesky, forward, inverse
 from bayesglmm.nuts.scales import log_prior_scales, pull_back, unpack
 
@@ -180,11 +180,11 @@ def log_posterior(t, s, c, d, gradient):
     sigma = _relative(t, s, c, d, factors, lam)
     _penalised(sigma, d, fixed)
     if F == 1:
-        D, U = np.empty(d[8].shape), np.empty(d[11].shape)
-        logdet = factorise_alike(d, lam, D, U, fixed)
+        root, D = np.empty(d[8].shape), np.empty(d[8].shape)
+        logdet = factorise_alike(d, lam, root, D, fixed)
         value, through = _coefficients(sigma, d, fixed, weight)
         if math.isfinite(value):
-            slopes_alike(d, lam, D, U, weight, slopes)
+            slopes_alike(d, root, D, weight, slopes)
     else:
         H, S, R = np.empty(len(d[3])), np.empty((q, q)), np.empty(d[4].shape)
         logdet = _factorise(s, d, lam, H, S, R, fixed)
@@ -310,10 +310,14 @@ def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
         np.empty((effects, 1)),
         np.empty((effects, 1)),
     )
+    root, D, alike = np.empty(d[8].shape), np.empty(d[8].shape), len(s[0]) == 1
     for row in range(m):
         sigma = _relative(t[row], s, c, d, factors, lam)
         _penalised(sigma, d, fixed)
-        logdet = _factorise(s, d, lam, H, S, R, fixed)
+        if alike:
+            logdet = factorise_alike(d, lam, root, D, fixed)
+        else:
+            logdet = _factorise(s, d, lam, H, S, R, fixed)
         L[:] = fixed[:p, :p]
         if math.isnan(logdet) or not cholesky(L):
             draws[row] = math.nan
@@ -324,13 +328,21 @@ def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
             delta[a, 0] += sigma * draws[row, effects + a]
         backward(L, 0, delta)
         for i in range(effects):
-            u[i, 0] = R[i, p] + sigma * draws[row, i]
-            for a in range(p):
-                u[i, 0] -= R[i, a] * delta[a, 0]
-        if effects:
+            u[i, 0] = draws[row, i]
+        if alike:
+            draw_alike(d, root, sigma, delta, u)
+        elif effects:
+            for i in range(effects):
+                u[i, 0] = R[i, p] + sigma * u[i, 0]
+                for a in range(p):
+                    u[i, 0] -= R[i, a] * delta[a, 0]
             backward(S, effects - q, u)
             kernels.solve_up(s, H, u)
-            kernels.scale_effects(s, lam, u, scaled)
+        if effects:
+            if alike:
+                scaled[:] = u
+            else:
+                kernels.scale_effects(s, lam, u, scaled)
             at = 0
             for f in range(len(s[0])):  # b = T b*, T lower triangular
                 J, K, first = s[0][f, 0], s[0][f, 1], s[0][f, 2]

@@ -61,7 +61,7 @@ def native(size, x, gradient, value, data):
     xx = floats(data, 23)
     p = int(math.sqrt(len(xx)) + 0.5)
     zx = floats(data, 22)
-    counts, sums = floats(data, 27), floats(data, 29)
+    counts = floats(data, 27)
     K = integers(data, 1)[1] if F == 1 else 0
     d = (
         integers(data, 18),
@@ -74,8 +74,8 @@ def native(size, x, gradient, value, data):
         floats(data, 25),
         floats(data, 26).reshape(len(counts), K, K),
         counts,
-        integers(data, 28),
-        sums.reshape(len(sums) // max(K * p, 1), K, p),
+        floats(data, 28).reshape(len(counts), K, K, p if F == 1 else 0, p if F == 1 else 0),
+        integers(data, 29),
     )
     m = int(size)
     out = log_density(

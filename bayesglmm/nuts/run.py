@@ -18,16 +18,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts.chain import Chain, draw_start
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.progress import Progress, Standing, open_progress
 from bayesglmm.nuts.target import Array, Target
 
-BLOCK = 100  # rows
+BLOCK = 200  # rows
 _FEWEST = 4  # draws per chain that diagnostics need
 AGREED = 1.01  # R-hat up to which chains agree (Vehtari et al. 2021)
 _WRITE_EVERY = 1.0  # seconds: a write costs some hundredths of one
-_TAKE_TURNS = 100  # iterations before a chain makes room for one that is behind
+_TURN = 0.2  # seconds that a chain runs before it makes room for one that is behind
 # A resumed chain stands where the posterior is: it has only to learn its step size and scales.
 _TUNE_AGAIN = 200
 
@@ -104,7 +105,7 @@ def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) 
     Parameters
     ----------
     options
-        With ``tune`` and ``adaptation`` decided.
+        With ``tune``, ``target_accept`` and ``adaptation`` decided.
     seed
         Of everything random; together with the options it determines the draws.
     keeper
@@ -121,6 +122,7 @@ def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) 
     judge = _Judge(options)
     interrupted = False
     with ExitStack() as stack:
+        stack.enter_context(blas_threads(0))  # the chains themselves run side by side
         stack.callback(team.write, at_once=True)
         stack.callback(team.stop)
         progress = stack.enter_context(open_progress(options.progress))
@@ -178,6 +180,7 @@ class _Team:
         self._wrote = time.perf_counter()
         self._chains: list[Chain | None] = [None] * number
         self._cores = cores_of(options)
+        self._turned = 0.0  # when other chains began to run
 
     @property
     def rows(self) -> int:
@@ -188,8 +191,13 @@ class _Team:
         """Let the chains run that are behind and below the limit; say whether all are done."""
         left = [c for c in range(len(self._chains)) if not self._finished(c)]
         waiting = [c for c in left if self._drawn(c) < limit]
-        waiting.sort(key=lambda c: (self._done(c) // _TAKE_TURNS, c))
+        running = {c for c in waiting if self._runs(c)}
+        # To stop a chain and start it again takes milliseconds.
+        stay = running if time.perf_counter() - self._turned < _TURN else set()
+        waiting.sort(key=lambda c: (c not in stay, self._done(c), c))
         now = waiting[: self._cores]
+        if running != set(now):
+            self._turned = time.perf_counter()
         for c in left:
             chain = self._chains[c]
             if chain is not None and c not in now:
@@ -201,6 +209,10 @@ class _Team:
             else:
                 chain.resume()
         return not left
+
+    def _runs(self, c: int) -> bool:
+        chain = self._chains[c]
+        return chain is not None and not chain.paused
 
     def _finished(self, c: int) -> bool:
         chain = self._chains[c]
@@ -216,7 +228,7 @@ class _Team:
 
     def _start(self, c: int) -> Chain:
         target, options, begin = self._target, self._options, self._begin[c]
-        assert options.tune is not None
+        assert options.tune is not None and options.target_accept is not None
         tune = options.tune if begin == 0 else min(options.tune, _TUNE_AGAIN)
         seed = _seed(self._seed, c, begin, 0)
         return Chain(

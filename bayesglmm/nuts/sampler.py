@@ -40,7 +40,8 @@ _LOW_RANK_LIMIT = 100
 # A level's effect is sampled centred when the data determine more than this share of it.
 _RELIABILITY = 1.0 / 3.0
 
-_TUNE_LAPLACE, _TUNE_PLAIN = 300, 1000
+# Warm-up iterations and target acceptance.
+_BY_COORDINATES = {"laplace": (300, 0.85), "plain": (1000, 0.9)}
 
 
 def choose_coordinates(model: Model, options: NUTS) -> Coordinates | None:
@@ -191,15 +192,13 @@ def choose_route(model: Model, options: NUTS) -> Route:
     if options.sampler == "nutpie" and options.coordinates != "plain" and options.centred == "auto":
         found = compiled_target(model)
         if found is not None:
-            tune = options.tune or _TUNE_LAPLACE
-            return on_target(found, options, {}, {"coordinates": "laplace", "tune": tune})
+            return on_target(found, options, {}, _settings(options, "laplace"))
     coordinates = choose_coordinates(model, options)
     centred = {} if coordinates else choose_centring(model, options)
     pymc_model = _pymc_model(model, coordinates, centred)
     names = parameter_names(model)
     kind = f"{'Laplace' if coordinates else 'plain'} coordinates, PyTensor"
-    tune = options.tune or (_TUNE_LAPLACE if coordinates else _TUNE_PLAIN)
-    settings = {"coordinates": "laplace" if coordinates else "plain", "tune": tune}
+    settings = _settings(options, "laplace" if coordinates else "plain")
     if options.sampler != "nutpie":
 
         def other(options: NUTS, seed: int, store: Store | None) -> Drawn:
@@ -209,6 +208,16 @@ def choose_route(model: Model, options: NUTS) -> Route:
     with _quiet():
         target = pytensor_target(pymc_model, names, kind)
     return on_target(target, options, centred, settings)
+
+
+def _settings(options: NUTS, coordinates: str) -> dict[str, Any]:
+    """What options leave to the coordinates."""
+    tune, accept = _BY_COORDINATES[coordinates]
+    return {
+        "coordinates": coordinates,
+        "tune": options.tune or tune,
+        "target_accept": options.target_accept or accept,
+    }
 
 
 def compiled_target(model: Model) -> Target | None:

@@ -34,7 +34,7 @@ Array = NDArray[np.float64]
 
 
 def options(**changes: Any) -> NUTS:
-    return replace(NUTS(tune=300, adaptation="diag", progress=False), **changes)
+    return replace(NUTS(tune=300, target_accept=0.85, adaptation="diag", progress=False), **changes)
 
 
 # effective sample sizes --------------------------------------------------------------------
@@ -141,7 +141,11 @@ def test_a_short_warm_up_learns_step_size_and_scales(size: int) -> None:
 
 
 def test_min_ess_stops_when_every_variable_has_it() -> None:
-    drawn = run(toy(), NUTS(min_ess=900, tune=300, adaptation="diag", progress=False, cores=1), 2)
+    drawn = run(
+        toy(),
+        NUTS(min_ess=900, tune=300, target_accept=0.85, adaptation="diag", progress=False, cores=1),
+        2,
+    )
     assert drawn.enough
     assert drawn.draws < 3000
     assert drawn.draws % 100 == 0
@@ -149,7 +153,9 @@ def test_min_ess_stops_when_every_variable_has_it() -> None:
         found = ess_and_rhat(x.reshape(*x.shape[:2], -1))
         assert min(found["ess_bulk"].min(), found["ess_tail"].min()) >= 900
         assert found["r_hat"].max() <= 1.01
-    again = NUTS(min_ess=900, tune=300, adaptation="diag", progress=False, cores=4)
+    again = NUTS(
+        min_ess=900, tune=300, target_accept=0.85, adaptation="diag", progress=False, cores=4
+    )
     assert same(drawn, run(toy(), again, 2))
     longer = run(toy(), options(draws=drawn.draws + 50), 2)  # neither changes the draws
     assert np.array_equal(longer.values["noise"][:, : drawn.draws], drawn.values["noise"])
@@ -352,7 +358,11 @@ MISMATCHES: dict[str, tuple[Any, dict[str, Any], str]] = {
         {},
         "its prior of 'sigma' is .*, and this is Exponential",
     ),
-    "option": (toy_model, {"target_accept": 0.8}, "its NUTS option target_accept is 0.9, and this"),
+    "option": (
+        toy_model,
+        {"target_accept": 0.8},
+        "its NUTS option target_accept is None, and this",
+    ),
     "chains": (toy_model, {"chains": 3}, "its NUTS option chains is 4, and this is 3"),
     "seed": (toy_model, {"seed": 5}, "holds draws with seed=4, and this is seed=5"),
 }

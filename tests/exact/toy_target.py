@@ -69,7 +69,7 @@ def toy_route(target: Target) -> Callable[[Model, NUTS], sampler.Route]:
     """In place of :func:`bayesglmm.nuts.sampler.choose_route`."""
 
     def choose(model: Model, options: NUTS) -> sampler.Route:
-        settings = {"coordinates": "laplace", "tune": options.tune or 300}
+        settings = sampler._settings(options, "laplace")
         return sampler.on_target(target, options, {}, settings)
 
     return choose
