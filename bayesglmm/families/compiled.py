@@ -70,8 +70,8 @@ def _gaussian_log(y, w, eta, sigma):
 @njit(cache=True, nogil=True, inline="always")
 def _logit(y, w, eta, sigma):
     t = exp(-abs(eta))  # never overflows
-    small = t / (1.0 + t)
     large = 1.0 / (1.0 + t)
+    small = t * large
     if eta > 0.0:
         p, complement, top = large, small, eta
     else:
@@ -240,7 +240,7 @@ def _rare(code, y, w, eta, sigma):
     return _rate(y, w, eta, sigma)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def evaluate(code, y, w, eta, sigma, out):
     """Fill out (4, n) and return the sum of its first row, taken in blocks to keep its digits."""
     n, value, first, second, third = len(y), out[0], out[1], out[2], out[3]
@@ -274,7 +274,7 @@ def add_up(v):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 def value_and_slope(code, y, w, eta, sigma, value, slope):
     """The first two of `evaluate` for every row: what a sampler needs."""
     n = len(y)

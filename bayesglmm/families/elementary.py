@@ -75,11 +75,10 @@ def log1p_of_unit(t):
     """log(1 + t) for 0 <= t <= 1 (the series of fdlibm's log, Sun Microsystems 1993)."""
     upper = t > 0.41421356237309503
     if upper:  # log(1 + t) = log 2 + log((1 + t) / 2)
-        s = (t - 1.0) / (t + 3.0)
-        top = _LOG_2
+        above, below, top = t - 1.0, t + 3.0, _LOG_2
     else:
-        s = t / (t + 2.0)
-        top = 0.0
+        above, below, top = t, t + 2.0, 0.0
+    s = above / below  # one division, not one for either case: both are computed
     z = s * s
     p = 1.479819860511658591e-01
     p = p * z + 1.531383769920937332e-01

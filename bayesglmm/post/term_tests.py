@@ -190,8 +190,13 @@ def chi_square_columns(chi: Sequence[float], df: Sequence[int]) -> dict[str, Any
     """``chi_square, df, p_value``; a statistic that rounding made negative counts as zero."""
     values = np.array(chi, dtype=np.float64)
     values = np.where((values < 0.0) & (values > -1e-6), 0.0, values)
-    p = chdtrc(np.array(df), np.maximum(values, 0.0))
-    return {"chi_square": values, "df": np.array(df), "p_value": _finite(p)}
+    count = np.array(df)
+    p = chdtrc(np.maximum(count, 1), np.maximum(values, 0.0))
+    return {
+        "chi_square": values,
+        "df": count,
+        "p_value": _finite(np.where(count > 0, p, np.nan)),  # nothing is tested with none
+    }
 
 
 def drop_table(fit: Fit, test: str) -> Table:
