@@ -24,7 +24,7 @@ from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.progress import Progress, Standing, open_progress
 from bayesglmm.nuts.target import Array, Target
 
-BLOCK = 200  # rows
+BLOCK = 100  # rows
 _FEWEST = 4  # draws per chain that diagnostics need
 AGREED = 1.01  # R-hat up to which chains agree (Vehtari et al. 2021)
 _WRITE_EVERY = 1.0  # seconds: a write costs some hundredths of one
