@@ -20,7 +20,12 @@ from bayesglmm.nuts.target import Target
 from bayesglmm.post.bridge import bridge, normal_like
 
 Array = NDArray[np.float64]
-OPTIONS: dict[str, Any] = {"tune": 300, "adaptation": "diag", "progress": False}
+OPTIONS: dict[str, Any] = {
+    "tune": 300,
+    "target_accept": 0.9,
+    "adaptation": "diag",
+    "progress": False,
+}
 
 
 def draws(target: Target, seed: int = 1, size: int = 500) -> dict[str, Array]:
