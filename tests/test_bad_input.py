@@ -289,6 +289,12 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
     ("chains", lambda: bg.NUTS(chains=1.5), bg.ChoiceError, ("chains=1.5",)),  # type: ignore[arg-type]
     ("accept", lambda: bg.NUTS(target_accept=1.0), bg.ChoiceError, ("target_accept=1.0", "0.95")),
     (
+        "accept word",
+        lambda: bg.NUTS(target_accept="high"),  # type: ignore[arg-type]
+        bg.ChoiceError,
+        ("target_accept='high'", "0.95"),
+    ),
+    (
         "accept nan",
         lambda: bg.NUTS(target_accept=float("nan")),
         bg.ChoiceError,

@@ -8,7 +8,9 @@ from bayesglmm.design import Design
 from bayesglmm.errors import FitError
 from bayesglmm.laplace.structure import Structure
 
-_DENSE_MATRICES = 2  # of q x q held at the same time: the factor and the inverse
+# Of q x q held at the same time: the factors of the two points that a search remembers, the one
+# being made, and its inverse.
+_DENSE_MATRICES = 4
 
 
 def physical_memory() -> float:

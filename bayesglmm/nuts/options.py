@@ -101,7 +101,7 @@ class NUTS:
         if self.draws < 4:
             raise ChoiceError(f"draws={self.draws}: diagnostics need at least 4 draws per chain")
         accept = self.target_accept
-        if accept is not None and not (math.isfinite(accept) and 0.0 < accept < 1.0):
+        if accept is not None and not (isinstance(accept, int | float) and 0.0 < accept < 1.0):
             raise ChoiceError(f"target_accept={accept!r}: give a number between 0 and 1, e.g. 0.95")
         if self.seed is not None and (not isinstance(self.seed, int) or self.seed < 0):
             raise ChoiceError(f"seed={self.seed!r}: give a whole number of at least 0, or None")
