@@ -240,3 +240,20 @@ def test_crossed_effects_without_coefficients(nagq: int) -> None:
     same = bg.glmer("y ~ 0 + (1|a) + (1|b)", data, family="poisson", offset="none").fit(nagq=nagq)
     assert fit.outcome.converged and fit.loglik == pytest.approx(same.loglik, abs=1e-9)
     assert fit.params.height == 0 and fit.varcorr.height == 2
+
+
+def test_crossed_factors_too_large_for_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search holds four dense matrices of the smaller factor."""
+    rows = 64
+    data = {
+        "y": np.sin(np.arange(rows)),
+        "a": [f"a{i % 8}" for i in range(rows)],
+        "b": [f"b{i // 16}" for i in range(rows)],
+    }
+    model = bg.lmer("y ~ 1 + (1|a) + (1|b)", data)
+    needed = 4 * 8 * model.design.structure.q**2
+    monkeypatch.setattr("bayesglmm.laplace.memory.physical_memory", lambda: needed - 1.0)
+    with pytest.raises(bg.FitError, match=r"crossed terms with 4 random effects in all, b \(4\)"):
+        model.fit()
+    monkeypatch.setattr("bayesglmm.laplace.memory.physical_memory", lambda: float(needed))
+    assert np.isfinite(model.fit().loglik)
