@@ -9,6 +9,7 @@ Lambda does not change ``Lambda Lambda'``, and :func:`canonical` makes the diago
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -124,6 +125,7 @@ class Component:
     kind: str  # "sd" | "corr"
 
 
+@lru_cache(maxsize=64)
 def components(covariance: Covariance) -> tuple[Component, ...]:
     """All sds, then all correlations, term by term."""
     out: list[Component] = []
@@ -155,23 +157,27 @@ def component_jacobian(
     """
     parts = components(covariance)
     out = np.zeros((len(parts), covariance.size))
-    lambdas = covariance.lambdas(theta)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for k, (f, row, column) in enumerate(covariance.entries):
-            T, half = transforms[f], transforms[f] @ lambdas[f]
-            sigma = half @ half.T
-            slope = np.outer(T[:, row], half[:, column])
-            slope = slope + slope.T
-            relative = 0.5 * np.diagonal(slope) / np.diagonal(sigma)  # of log sd
+    first = 0
+    for f, (T, factor) in enumerate(zip(transforms, covariance.lambdas(theta), strict=True)):
+        places = [(row, column) for g, row, column in covariance.entries if g == f]
+        rows, columns = np.array(places).T
+        half = T @ factor
+        sigma = half @ half.T
+        slope = T[:, None, rows] * half[:, columns]
+        slope = slope + slope.transpose(1, 0, 2)  # of sigma, (K, K, entries)
+        own = slice(first, first + len(places))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = 0.5 * np.einsum("aak->ak", slope) / sigma.diagonal()[:, None]  # of log sd
             for m, c in enumerate(parts):
                 if c.term != f:
                     continue
                 if c.kind == "sd":
-                    out[m, k] = relative[c.row]
+                    out[m, own] = relative[c.row]
                 else:
                     sds = np.sqrt(sigma[c.row, c.row] * sigma[c.column, c.column])
                     corr = sigma[c.row, c.column] / sds
                     change = slope[c.row, c.column] / sds
                     change -= corr * (relative[c.row] + relative[c.column])
-                    out[m, k] = change / (1.0 - corr * corr)
+                    out[m, own] = change / (1.0 - corr * corr)
+        first += len(places)
     return out

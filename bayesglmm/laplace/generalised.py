@@ -82,7 +82,7 @@ class _Starts:
             return other, 0
         if np.abs(x + before - 2.0 * centre).max() < 1e-14:
             return np.asarray(2.0 * b - other), 0
-        away, between = ((x - centre) ** 2).sum(), ((x - before) ** 2).sum()
+        away, between = (x - centre) @ (x - centre), (x - before) @ (x - before)
         least = 2 if min(away, between) < _NEAR**2 else 0
         return (b if away < between else other), least
 
@@ -121,7 +121,7 @@ class _Profiled:
         zx = np.empty_like(beside.cross)
         kernels.sum_rows(problem.columns.structure.arrays, problem.columns.Z, wx, zx)
         theta, tie = average_information(
-            problem.covariance,
+            problem.entries,
             modes.W,
             modes.factor,
             modes.u,

@@ -93,14 +93,18 @@ def invert_information(information: Array, scale: Array) -> tuple[Array, Array, 
     that is left of them, or at the least that differences can tell from none.
     """
     diagonal = np.maximum(np.sqrt(np.abs(np.diag(information))), _LITTLE / scale)
-    values, vectors = np.linalg.eigh(information / np.outer(diagonal, diagonal))
+    unit = np.outer(diagonal, diagonal)
+    values, vectors = np.linalg.eigh(information / unit)
     largest = max(float(values[-1]), 1e-300)
     flat = values < _FLAT * largest
+    if not flat.any():
+        size = len(information)
+        inverse = (vectors / values) @ vectors.T
+        return inverse / unit, np.zeros((0, size)), np.zeros((size, size))
     inverse = (vectors[:, ~flat] / values[~flat]) @ vectors[:, ~flat].T
     rest = (vectors[:, flat] / np.maximum(values[flat], _NOISE * largest)) @ vectors[:, flat].T
     directions = (vectors[:, flat] / diagonal[:, None]).T
     norms = np.linalg.norm(directions, axis=1, keepdims=True)
-    unit = np.outer(diagonal, diagonal)
     return inverse / unit, directions / np.where(norms > 0, norms, 1.0), rest / unit
 
 

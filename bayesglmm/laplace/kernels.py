@@ -180,6 +180,64 @@ def moved_columns(s, lam, entries, u, score, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def moment_equations(s, W, zr, system, moments, own):
+    """What the variances of columns of Z say of the sums of squares of zr = Z'r (effects, 1).
+
+    ``system`` (columns + 1, columns + 1) += the sums of squares of Z'WZ between columns, and
+    last the traces, beside the residual variance; ``moments`` += the sums of squares; ``own``
+    (effects,) is the diagonal of Z'WZ.
+    """
+    terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s
+    last = len(system) - 1
+    for p in range(len(pairs)):
+        f, g, count, base = pairs[p, 0], pairs[p, 1], pairs[p, 3], pairs[p, 4]
+        Kf, Kg, row, column = terms[f, 1], terms[g, 1], terms[f, 3], terms[g, 3]
+        for a in range(Kf):
+            for c in range(Kg):
+                total = 0.0
+                for e in range(count):
+                    total += W[base + (e * Kf + a) * Kg + c] ** 2
+                system[row + a, column + c] += total
+                if f != g:
+                    system[column + c, row + a] += total
+    for f in range(len(terms)):
+        J, K, first, column = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 3]
+        base = pairs[pair_of[f, f], 4]
+        for j in range(J):
+            for a in range(K):
+                effect = first + j * K + a
+                own[effect] = W[base + (j * K + a) * K + a]
+                system[column + a, last] += own[effect]
+                moments[column + a] += zr[effect, 0] ** 2
+    for c in range(last):
+        system[last, c] = system[c, last]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def moment_errors(s, entries, own, relative, theta, error):
+    """The entries (term, row, column) of Lambda for sds of the root of ``relative`` (columns,).
+
+    With about a standard error of each, from ``own`` of `moment_equations`.
+    """
+    terms = s[0]
+    for k in range(len(entries)):
+        f, row, column = entries[k]
+        J, K, first, place = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 3]
+        total = 0.0
+        for j in range(J):
+            at = first + j * K
+            a, b = own[at + row], own[at + column]
+            spread = (1.0 + relative[place + row] * a) * (1.0 + relative[place + column] * b)
+            total += a * b / spread
+        total *= relative[place + column]
+        theta[k] = 0.0
+        if row == column:
+            theta[k] = math.sqrt(relative[place + row])
+            total *= 2.0
+        error[k] = 1.0 / math.sqrt(max(total, 1e-300))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def multiply_blocks(s, W, B, out):
     """out = (symmetric matrix with blocks W) B for B (effects, m)."""
     terms, pairs, pair_of, slots, levels, starts, up, up_of, cross, n_chain = s

@@ -50,9 +50,9 @@ def linear_mixed(
     objective = _Objective(problem, options.reml)
     start, scale = moment_start(
         structure,
-        covariance,
+        problem.entries,
         problem.W,
-        problem.zx[:, design.p],
+        np.array(problem.zx[:, design.p :]),
         float(problem.xx[design.p, design.p]),
         design.n,
         known_residual=False,
@@ -122,7 +122,7 @@ def _unit(w: Array) -> float:
 
 
 class _Evaluated(NamedTuple):
-    theta: Array
+    theta: bytes
     value: float
     gradient: Array
     solution: Solution
@@ -141,8 +141,9 @@ class _Objective:
         self.centre: tuple[_Evaluated, ...] = ()
 
     def __call__(self, theta: Array) -> tuple[float, Array]:
+        point = theta.tobytes()
         for known in (*self.last, *self.centre):
-            if np.array_equal(theta, known.theta):
+            if point == known.theta:
                 self.centre, self.solution = (known,), known.solution
                 return known.value, known.gradient
         try:
@@ -150,20 +151,21 @@ class _Objective:
         except np.linalg.LinAlgError:
             return -np.inf, np.zeros_like(theta)
         deviance, slopes = deviance_at(self.problem, self.solution, self.reml)
-        self.last = (_Evaluated(theta, -0.5 * deviance, -0.5 * slopes, self.solution),)
-        return self.last[0].value, self.last[0].gradient
+        value, gradient = -0.5 * deviance, -0.5 * slopes
+        self.last = (_Evaluated(point, value, gradient, self.solution),)
+        return value, gradient
 
     def information(self) -> Array:
         """(k, k) average information of theta, sigma profiled out."""
         problem, at = self.problem, self.solution
         df = problem.n - problem.p if self.reml else problem.n
         information, tie = average_information(
-            problem.covariance,
+            problem.entries,
             problem.W,
             at.factor,
             at.u,
             at.left,
-            np.array(problem.zx[:, : problem.p]),
+            problem.zx[:, : problem.p],
             at.ux,
             at.fixed @ at.fixed.T,
         )

@@ -131,29 +131,31 @@ def maximise(
     forward
         Step of forward differences for the Hessian, 0 for central ones; see :func:`hessian`.
     """
-    evaluations = 0
+    evaluations, unit = 0, np.outer(scale, scale)
 
     def scaled(z: Array) -> tuple[float, Array]:
         nonlocal evaluations
         evaluations += 1
         value, gradient = objective(start + scale * z)
-        if not math.isfinite(value) or not np.isfinite(gradient).all():
+        gradient = gradient * scale
+        if not math.isfinite(value + gradient.sum()):
             return -np.inf, np.full_like(z, np.nan)
-        return value, gradient * scale
+        return value, gradient
 
     z = np.zeros_like(start)
     value, gradient = scaled(z)
     trace = [value]
-    known = None if metric is None else lambda: metric() * np.outer(scale, scale)
+    known = None if metric is None else lambda: metric() * unit
     z, value, gradient, _ = bfgs(
         scaled, z, value, gradient, trace, metric=known, fixed_metric=fixed_metric
     )
     ones = np.ones_like(z)
     curvature = hessian(scaled, z, ones, gradient, forward=forward)
-    if forward and _ill_conditioned(curvature):  # the flattest direction wants more digits
+    step, distance, flattest = _newton_step(curvature, gradient)
+    if forward and flattest < _FLAT:  # that direction wants more digits
         forward = 0.0
         curvature = hessian(scaled, z, ones, gradient)
-    step, distance = _newton_step(curvature, gradient)
+        step, distance, _ = _newton_step(curvature, gradient)
     for _ in range(_NEWTON_STEPS):
         if not distance > _GOOD:
             break
@@ -170,12 +172,12 @@ def maximise(
             break
         if before > 1e-11:  # moved too far for the curvature to be that of the new point
             curvature = hessian(scaled, z, ones, gradient, forward=forward)
-        step, distance = _newton_step(curvature, gradient)
+        step, distance, _ = _newton_step(curvature, gradient)
     return Optimum(
         start + scale * z,
         value,
         gradient / scale,
-        curvature / np.outer(scale, scale),
+        curvature / unit,
         bool(distance < _CONVERGED),
         evaluations,
         tuple(trace),
@@ -190,20 +192,17 @@ def _inverse(information: Array) -> Array:
     return np.asarray((vectors / np.maximum(size, floor)) @ vectors.T)
 
 
-def _ill_conditioned(curvature: Array) -> bool:
-    size = np.abs(np.linalg.eigvalsh(curvature))
-    return bool(size.min(initial=np.inf) < _FLAT * size.max(initial=0.0))
+def _newton_step(curvature: Array, gradient: Array) -> tuple[Array, float, float]:
+    """Ascent step, the squared distance it covers in standard errors, and the least curvature.
 
-
-def _newton_step(curvature: Array, gradient: Array) -> tuple[Array, float]:
-    """Ascent step, and the squared distance it covers in standard errors.
-
-    The Hessian's eigenvalues are made negative and bounded.
+    The Hessian's eigenvalues are made negative and bounded; the least is relative to the largest.
     """
-    values, vectors = np.linalg.eigh(-curvature)
-    floor = 1e-8 * max(1.0, float(np.max(np.abs(values), initial=0.0)))
-    step = vectors @ ((vectors.T @ gradient) / np.maximum(np.abs(values), floor))
-    return step, float(gradient @ step)
+    values, vectors = np.linalg.eigh(curvature)
+    size = np.abs(values)
+    largest = float(size.max(initial=0.0))
+    step = vectors @ ((vectors.T @ gradient) / np.maximum(size, 1e-8 * max(1.0, largest)))
+    least = float(size.min(initial=np.inf)) / max(largest, 1e-300)
+    return step, float(gradient @ step), least
 
 
 def bfgs(
@@ -223,7 +222,8 @@ def bfgs(
     -------
     z, value, gradient, (m, m) approximate inverse of the negative Hessian
     """
-    inverse = np.eye(len(z)) / max(1.0, float(np.linalg.norm(gradient)))
+    identity = np.eye(len(z))
+    inverse = identity / max(1.0, float(np.linalg.norm(gradient)))
     fresh = metric is None
     far = not fresh
     for _ in range(_MAX_ITERATIONS):
@@ -249,7 +249,7 @@ def bfgs(
         else:
             if fresh or slope < noise:
                 break
-            inverse, fresh = np.eye(len(z)) / max(1.0, float(np.linalg.norm(gradient))), True
+            inverse, fresh = identity / max(1.0, float(np.linalg.norm(gradient))), True
             metric = None
             continue
         if far and size < _TOO_LONG:  # the average information vanishes with an sd
@@ -260,7 +260,7 @@ def bfgs(
         bend = float(s @ y)
         if bend > 1e-12 * math.sqrt(float(s @ s) * float(y @ y)):
             if fresh:
-                inverse, fresh = np.eye(len(z)) * (bend / float(y @ y)), False
-            left = np.eye(len(z)) - s[:, None] * (y / bend)
+                inverse, fresh = identity * (bend / float(y @ y)), False
+            left = identity - s[:, None] * (y / bend)
             inverse = left @ inverse @ left.T + s[:, None] * (s / bend)
     return z, value, gradient, inverse

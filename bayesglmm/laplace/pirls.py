@@ -38,8 +38,9 @@ class Problem:
         Log-density of the response.
     covariance
         The map from theta to Lambda.
-    places
-        Positions of theta among the Lambdas as the kernels take them.
+    places, entries
+        Positions of theta among the Lambdas as the kernels take them, and (k, 3) the term in
+        order of elimination, the row and the column of each.
     """
 
     columns: Coordinates
@@ -47,10 +48,12 @@ class Problem:
     density: Density
     covariance: Covariance
     places: Whole = field(init=False)
+    entries: Whole = field(init=False)
 
     def __post_init__(self) -> None:
-        places = self.columns.structure.places(self.covariance.entries)
-        object.__setattr__(self, "places", places)
+        structure, entries = self.columns.structure, self.covariance.entries
+        object.__setattr__(self, "places", structure.places(entries))
+        object.__setattr__(self, "entries", structure.columns(entries))
         offset = self.offset.view()
         offset.setflags(write=False)  # always: two types would compile the kernels twice
         object.__setattr__(self, "offset", offset)

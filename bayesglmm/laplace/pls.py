@@ -8,6 +8,7 @@ evaluation does not grow with n.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import log, pi
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
@@ -42,8 +43,9 @@ class LinearProblem:
         Number of rows.
     log_weights
         Sum of log w.
-    places
-        Positions of theta among the Lambdas as the kernels take them.
+    places, entries
+        Positions of theta among the Lambdas as the kernels take them, and (k, 3) the term in
+        order of elimination, the row and the column of each.
     """
 
     structure: Structure
@@ -55,9 +57,12 @@ class LinearProblem:
     n: int
     log_weights: float
     places: Whole = field(init=False)
+    entries: Whole = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "places", self.structure.places(self.covariance.entries))
+        entries = self.covariance.entries
+        object.__setattr__(self, "places", self.structure.places(entries))
+        object.__setattr__(self, "entries", self.structure.columns(entries))
 
     @property
     def p(self) -> int:
@@ -207,10 +212,7 @@ def deviance_at(
     df = problem.n - problem.p if reml else problem.n
     variance = at.rss / df if sigma is None else sigma**2
     value = (
-        at.factor.logdet
-        - problem.log_weights
-        + df * np.log(2.0 * np.pi * variance)
-        + at.rss / variance
+        at.factor.logdet - problem.log_weights + df * log(2.0 * pi * variance) + at.rss / variance
     )
     structure, p, lam = problem.structure, problem.p, at.factor.lam
     s = structure.arrays
@@ -221,7 +223,7 @@ def deviance_at(
         value += at.logdet_fixed
         left = _left(problem, lam, np.array(problem.zx[:, :p]), at.ux)
         kernels.outer_sums(s, left @ -at.fixed_inverse(), at.ux, slopes)
-    return float(value), 2.0 * slopes[problem.places]
+    return value, 2.0 * slopes[problem.places]
 
 
 def remainder(problem: LinearProblem, lam: Array, delta: Array, u: Array) -> Array:
@@ -266,15 +268,17 @@ def sensitivity(problem: LinearProblem, at: Solution) -> Sensitivity:
     """
     p, structure = problem.p, problem.structure
     # The last column of [X r], its minimiser and what it leaves, beta not yet taken out.
-    U = np.column_stack([at.ux, at.u + at.ux @ (at.beta - problem.ols)[:, None]])
-    E = _left(problem, at.factor.lam, problem.zx, np.ascontiguousarray(U))
+    delta = at.beta - problem.ols
+    U = np.empty_like(problem.zx)
+    U[:, :p] = at.ux
+    U[:, p] = at.u[:, 0] + at.ux @ delta
+    E = _left(problem, at.factor.lam, problem.zx, U)
     left, effects = structure.split(E), structure.split(U)
     forms = np.empty((problem.covariance.size, p + 1, p + 1))
     for k, (f, row, column) in enumerate(problem.covariance.entries):
         half = left[f][:, row, :].T @ effects[f][:, column, :]
         forms[k] = -(half + half.T)
-    delta = at.beta - problem.ols
     moved = forms[:, :p, p] - forms[:, :p, :p] @ delta
     beta = moved @ at.fixed_inverse()
     tail = np.append(-delta, 1.0)
-    return Sensitivity(forms[:, :p, :p], beta, np.einsum("i,kij,j->k", tail, forms, tail))
+    return Sensitivity(forms[:, :p, :p], beta, forms @ tail @ tail)

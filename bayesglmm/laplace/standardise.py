@@ -51,10 +51,10 @@ def whitening(Z: Array, correlated: bool) -> Array:
     """T with orthogonal columns Z T of mean square one (of mean square one only, for ``||``)."""
     rms = np.sqrt(np.einsum("nk,nk->k", Z, Z) / len(Z))
     T = np.diag(1.0 / np.where(rms > 0.0, rms, 1.0))
-    if correlated and len(rms) > 1:
-        R = np.linalg.qr(Z @ T, mode="r") / np.sqrt(len(Z))
+    if correlated and len(rms) > 1 and rms.all():
+        R = orthonormal(Z @ T)[1] / np.sqrt(len(Z))
         if np.abs(R.diagonal()).min() > 1e-8:  # of columns of mean square one
-            T = T @ np.linalg.inv(R)
+            T = T @ dtrtri(R)[0]
     return T
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from bayesglmm.laplace import kernels
-from bayesglmm.laplace.covariance import Covariance
 from bayesglmm.laplace.factor import Factor, solve, solve_information
 from bayesglmm.laplace.pirls import Problem
-from bayesglmm.laplace.structure import Array, Structure
+from bayesglmm.laplace.structure import Array, Structure, Whole
 
 # Effects are never started closer to zero than where they explain this share of the variance of
 # a level's sum: sd = 0 is a stationary point, because the likelihood is even in theta.
@@ -22,7 +21,7 @@ _SMALLEST_SHARE = 0.05
 
 def moment_start(
     structure: Structure,
-    covariance: Covariance,
+    entries: Whole,
     W: Array,
     zr: Array,
     rr: float,
@@ -34,10 +33,12 @@ def moment_start(
 
     Parameters
     ----------
+    entries
+        (k, 3) term in order of elimination, row and column of each theta.
     W
         Z'WZ in flat blocks.
     zr
-        (effects,) Z'W r for residuals r of the fixed effects.
+        (effects, 1) Z'W r for residuals r of the fixed effects.
     rr
         r'W r.
     n
@@ -45,48 +46,23 @@ def moment_start(
     known_residual
         Whether the residual variance is 1 (W holds the weights of a GLMM), not to be estimated.
     """
-    first = np.concatenate([[0], np.cumsum(structure.terms[:, 1])])
-    size = int(first[-1])
-    blocks = {
-        (int(f), int(g)): W[base : base + count * K[0] * K[1]].reshape(count, *K)
-        for f, g, _, count, base, *_ in structure.pairs.tolist()
-        for K in [(int(structure.terms[f, 1]), int(structure.terms[g, 1]))]
-    }
-    moments, system = np.empty(size + 1), np.zeros((size + 1, size + 1))
-    moments[size], system[size, size] = rr, n
-    for (f, g), part in blocks.items():
-        rows, columns = slice(first[f], first[f + 1]), slice(first[g], first[g + 1])
-        squares = np.einsum("eab,eab->ab", part, part)
-        system[rows, columns], system[columns, rows] = squares, squares.T
-    information: list[Array] = []  # (J, K) Z'WZ of every level and column by itself
-    for f in range(len(structure.order)):
-        J, K, start = (int(v) for v in structure.terms[f, :3])
-        rows = slice(first[f], first[f + 1])
-        own = np.einsum("jkk->jk", blocks[f, f])
-        information.append(own)
-        moments[rows] = np.sum(zr[start : start + J * K].reshape(J, K) ** 2, axis=0)
-        system[rows, size] = system[size, rows] = own.sum(axis=0)
+    levels, columns = structure.terms[:, 0], structure.terms[:, 1]
+    size = int(columns.sum())
+    system, moments = np.zeros((size + 1, size + 1)), np.zeros(size + 1)
+    own = np.empty(structure.effects)  # Z'WZ of every effect by itself
+    kernels.moment_equations(structure.arrays, W, zr, system, moments, own)
+    system[size, size], moments[size] = n, rr
+    mean = np.maximum(system[:size, size] / np.repeat(levels, columns), 1e-300)
     if known_residual:
-        system[size], moments[size] = np.eye(size + 1)[size], 1.0
+        system[size], moments[size] = 0.0, 1.0
+        system[size, size] = 1.0
     variances = np.linalg.lstsq(system, moments, rcond=None)[0]
     residual = max(float(variances[size]), 1e-3 * rr / n)
-    sds: dict[int, Array] = {}
-    shrunk: dict[int, Array] = {}  # (J, K) precision of a level's sum, effects included
-    for f, place in enumerate(structure.order):
-        own = information[f]
-        mean = np.maximum(own.mean(axis=0), 1e-300)
-        floor = _SMALLEST_SHARE / (1.0 - _SMALLEST_SHARE) / mean
-        relative = np.maximum(variances[first[f] : first[f + 1]] / residual, floor)
-        sds[place] = np.sqrt(relative)
-        shrunk[place] = own / (1.0 + relative * own)
-    theta, error = np.zeros(covariance.size), np.ones(covariance.size)
-    for k, (f, row, column) in enumerate(covariance.entries):
-        s = shrunk[f]
-        known = sds[f][column] ** 2 * float(s[:, row] @ s[:, column])
-        if row == column:
-            theta[k], known = sds[f][row], 2.0 * known
-        error[k] = 1.0 / np.sqrt(max(known, 1e-300))
-    return theta, np.minimum(error, np.maximum(np.abs(theta), 1.0))
+    floor = _SMALLEST_SHARE / (1.0 - _SMALLEST_SHARE) / mean
+    relative = np.maximum(variances[:size] / residual, floor)
+    theta, error = np.empty(len(entries)), np.empty(len(entries))
+    kernels.moment_errors(structure.arrays, entries, own, relative, theta, error)
+    return theta, np.minimum(error, np.maximum(theta, 1.0))
 
 
 def generalised_start(problem: Problem, eta: Array, sigma: float) -> tuple[Array, Array, Array]:
@@ -112,14 +88,12 @@ def generalised_start(problem: Problem, eta: Array, sigma: float) -> tuple[Array
     kernels.cross_products(structure.arrays, columns.Z, w, W)
     kernels.sum_rows(structure.arrays, columns.Z, l[1][:, None], zr)
     rr = float(np.sum(l[1] ** 2 / w))
-    theta, error = moment_start(
-        structure, problem.covariance, W, zr[:, 0], rr, n, known_residual=True
-    )
+    theta, error = moment_start(structure, problem.entries, W, zr, rr, n, known_residual=True)
     return theta, error, W
 
 
 def average_information(
-    covariance: Covariance,
+    entries: Whole,
     W: Array,
     factor: Factor,
     u: Array,
@@ -135,6 +109,8 @@ def average_information(
 
     Parameters
     ----------
+    entries
+        (k, 3) term in order of elimination, row and column of each theta.
     W, factor
         Z'WZ in flat blocks, and H factorised.
     u, score
@@ -149,8 +125,8 @@ def average_information(
         that tie theta to the scale of a linear model.
     """
     structure, lam = factor.structure, factor.lam
-    A = np.empty((structure.effects, covariance.size))
-    kernels.moved_columns(structure.arrays, lam, structure.columns(covariance.entries), u, score, A)
+    A = np.empty((structure.effects, len(entries)))
+    kernels.moved_columns(structure.arrays, lam, entries, u, score, A)
     product, scaled = np.empty_like(A), np.empty_like(A)
     kernels.multiply_blocks(structure.arrays, W, A, product)
     kernels.scale_sums(structure.arrays, lam, product, scaled)

@@ -87,6 +87,7 @@ class Structure:
     effects: int
     q: int
     values: int
+    lambda_size: int
     crosses_densely: bool
     arrays: tuple[object, ...]
 
@@ -94,11 +95,6 @@ class Structure:
     def n(self) -> int:
         """Number of rows."""
         return int(self.slots.shape[1])
-
-    @property
-    def lambda_size(self) -> int:
-        """Length of all Lambda_f one after the other."""
-        return int((self.terms[:, 1] ** 2).sum())
 
     def split(self, flat: Array) -> list[Array]:
         """A flat (effects,) or (effects, m) array as (J_f, K_f[, m]), in the formula's order."""
@@ -129,7 +125,8 @@ class Structure:
     def columns(self, entries: Sequence[tuple[int, int, int]]) -> Whole:
         """(entries, 3): term in order of elimination, row and column of each entry."""
         position = {place: f for f, place in enumerate(self.order)}
-        return np.array([(position[f], r, c) for f, r, c in entries], dtype=np.int64)
+        named = [(position[f], r, c) for f, r, c in entries]
+        return np.array(named, dtype=np.int64).reshape(-1, 3)
 
     def unpack(self, flat: Array) -> tuple[Array, ...]:
         """The inverse of :meth:`pack`."""
@@ -222,6 +219,7 @@ def structure_of(terms: tuple[Grouped, ...]) -> Structure:
         effects=effect,
         q=dense,
         values=value,
+        lambda_size=int((table[:, 1] ** 2).sum()),
         crosses_densely=cells <= _LARGEST_DENSE and meet > _DENSE_SHARE * cells,
         arrays=(*arrays, n_chain),
     )

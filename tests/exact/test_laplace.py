@@ -693,7 +693,8 @@ def test_every_kernel_is_compiled_for_one_type_of_arguments() -> None:
     fit.predict({"Days": [1, 2], "Subject": ["308", "309"]})
     for module in (kernels, chain, compiled):
         for name, kernel in vars(module).items():
-            assert len(getattr(kernel, "signatures", ())) <= 1, name
+            signatures = getattr(kernel, "signatures", ())
+            assert len(signatures) <= 1, (name, signatures)
 
 
 def test_fits_in_several_threads_leave_blas_as_it_was() -> None:
