@@ -23,7 +23,7 @@ from numba import njit
 
 from bayesglmm.families.compiled import add_up, value_and_slope
 from bayesglmm.nuts.layout import ROWS, floats_of, integers_of, levels_of, sizes_of, work_of
-from bayesglmm.nuts.scales import log_prior_scales, pull_back, unpack
+from bayesglmm.nuts.scales import bend, log_prior_scales, pull_back, straight, unpack
 from bayesglmm.priors.compiled import log_prior_coefficients
 
 # Called from kernels only: without an entry from Python they compile much faster.
@@ -353,8 +353,11 @@ def _place(s, d, m, v, x):
     The determinants of the static maps are among the constants.
     """
     last, q = s.effects + s.p, s.effects - s.leading
+    jacobian = 0.0
     for a in range(s.scales):
-        v.t[a] = d.t[a] + _dot(d.root[a, : a + 1], x[last:])
+        point = d.t[a] + _dot(d.root[a, : a + 1], x[last:])
+        v.t[a], v.along[a], v.turn[a] = bend(point, d.elbows[a])
+        jacobian += math.log(v.along[a])
     sigma, ratio, logdet = _scale(s, d, m, v)
     epsilon = x[s.leading : last]
     for a in range(q + s.p):
@@ -362,7 +365,7 @@ def _place(s, d, m, v, x):
     for a in range(s.p):
         v.beta[a] = d.beta[a] + _dot(d.back[a], v.zeta[q:])
     trailing, chain = (s.chain, s.terms), (_0, s.chain)
-    jacobian = -_eliminate(s, d, m, v, ratio, trailing, (s.leading, s.effects))
+    jacobian -= _eliminate(s, d, m, v, ratio, trailing, (s.leading, s.effects))
     _effects(m.terms, m.ancestors, s.chain, v.blocks, v.y, v.zeta, s.leading, v.b, *trailing)
     jacobian -= _eliminate(s, d, m, v, ratio, chain, (_0, s.leading))
     _effects(m.terms, m.ancestors, s.chain, v.blocks, v.y, x, _0, v.b, *chain)
@@ -394,7 +397,7 @@ def coordinates(ints, index, data, ts, gammas, bs, xs):
         x = xs[i]
         for a in range(s.scales):
             v.t[a] = ts[i, a]
-            left = v.t[a] - d.t[a] - _dot(d.root[a, :a], x[last:])
+            left = straight(v.t[a], d.elbows[a]) - d.t[a] - _dot(d.root[a, :a], x[last:])
             x[last + a] = left / d.root[a, a]
         for a in range(s.p):
             v.zeta[q + a] = gammas[i, a]
@@ -739,7 +742,7 @@ def log_density(ints, index, data, x, gradient):
     for c in range(s.scales):
         total = 0.0
         for a in range(c, s.scales):
-            total += d.root[a, c] * v.t_bar[a]
+            total += d.root[a, c] * (v.along[a] * v.t_bar[a] + v.turn[a])
         gradient[last + c] = total
     return value
 

@@ -52,8 +52,9 @@ Floats = namedtuple(
         "beta",  # (p,) beta_hat
         "back",  # (p, p)
         "A",  # (d, d) upper triangular: (z of the trailing effects, gamma) = A epsilon
-        "t",  # (scales,) t_hat
-        "root",  # (scales, scales) lower triangular: t = t_hat + root x_t
+        "t",  # (scales,) t_hat, straightened
+        "root",  # (scales, scales) lower triangular: t is bent from t_hat + root x_t
+        "elbows",  # (scales,) where
         "means",  # (p,) of the model's own columns: the intercept's prior holds there
         "beta_priors",  # (p, 3)
         "scale_priors",  # (priors, 3)
@@ -82,7 +83,7 @@ Integers = namedtuple(
 )
 Work = namedtuple(
     "Work",
-    "t factors inverses precision zeta beta b y raw blocks "
+    "t along turn factors inverses precision zeta beta b y raw blocks "
     "t_bar precision_bar zeta_bar beta_bar b_bar r_bar blocks_bar scratch eta value slope",
 )
 _SIZES, _FLOATS = len(Sizes._fields), len(Floats._fields)
@@ -160,14 +161,15 @@ def floats_of(ints, data):
         data[at[8] : at[9]],
         data[at[9] : at[10]].reshape((s.scales, s.scales)),
         data[at[10] : at[11]],
-        data[at[11] : at[12]].reshape((s.p, 3)),
-        data[at[12] : at[13]].reshape((s.priors, 3)),
-        data[at[13] : at[14]],
+        data[at[11] : at[12]],
+        data[at[12] : at[13]].reshape((s.p, 3)),
+        data[at[13] : at[14]].reshape((s.priors, 3)),
         data[at[14] : at[15]],
         data[at[15] : at[16]],
-        data[at[16] : at[17]].reshape((s.p, s.effects)),
-        data[at[17] : at[18]],
+        data[at[16] : at[17]],
+        data[at[17] : at[18]].reshape((s.p, s.effects)),
         data[at[18] : at[19]],
+        data[at[19] : at[20]],
     )
 
 
@@ -200,9 +202,11 @@ def work_of(ints):
     s = sizes_of(ints)
     t, f, e, b, p = s.scales, s.factors, s.effects, s.blocks, s.p
     d = s.effects - s.leading + p
-    w = np.zeros(2 * t + 4 * f + 2 * d + 2 * p + 5 * e + 2 * b + s.scratch + 3 * ROWS)
+    w = np.zeros(4 * t + 4 * f + 2 * d + 2 * p + 5 * e + 2 * b + s.scratch + 3 * ROWS)
     a = 0
     first, a = w[a : a + t], a + t
+    along, a = w[a : a + t], a + t
+    turn, a = w[a : a + t], a + t
     factors, a = w[a : a + f], a + f
     inverses, a = w[a : a + f], a + f
     precision, a = w[a : a + f], a + f
@@ -221,7 +225,7 @@ def work_of(ints):
     blocks_bar, a = w[a : a + b], a + b
     scratch, a = w[a : a + s.scratch], a + s.scratch
     return Work(
-        *(first, factors, inverses, precision, zeta, beta, effects, y, raw, blocks),
+        *(first, along, turn, factors, inverses, precision, zeta, beta, effects, y, raw, blocks),
         *(t_bar, precision_bar, zeta_bar, beta_bar, b_bar, r_bar, blocks_bar),
         *(scratch, w[a : a + ROWS], w[a + ROWS : a + 2 * ROWS], w[a + 2 * ROWS :]),
     )

@@ -32,7 +32,7 @@ from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts import marginal_kernels as kernels
 from bayesglmm.nuts.alike import levels_alike
 from bayesglmm.nuts.native import addresses
-from bayesglmm.nuts.scales import Scales, scales_of
+from bayesglmm.nuts.scales import Scales, scales_of, straighten
 from bayesglmm.nuts.target import Target
 from bayesglmm.nuts.tree import named
 from bayesglmm.priors import Flat, Normal
@@ -48,8 +48,6 @@ _DEAR = 5e6
 _KIND = "random effects and coefficients integrated out, exactly"
 # Standard deviations in t beyond which a direction counts as not identified.
 _WIDEST = 3.0
-# How far below the mode of a log sd its tail begins.
-_TAIL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +149,7 @@ class Integrated:
                 factors.append(sd[:, None] * unit * (1.0 if correlated else np.eye(term.K)))
             t[i] = self.scales.pack(factors, float(sigma[i]))
         v = np.empty(t.shape)
-        kernels.straighten(t, self.elbows, v)
+        straighten(t, self.elbows, v)
         return np.asarray(solve_triangular(self.root, (v - self.centre).T, lower=True).T)
 
 
@@ -315,14 +313,12 @@ def _coordinates(
     best = maximise(lambda t: _log_posterior(arrays, t), start, usual)
     if not (np.isfinite(best.value) and best.converged):
         return None
-    elbows = np.full(size, -np.inf)
-    for K, _, at, _ in scales.terms:
-        elbows[at : at + K] = best.x[at : at + K] - _TAIL
+    elbows = scales.elbows(best.x)
     zero, one = np.zeros(size), np.eye(size)
 
     def straightened(t: Array) -> Array:
         v = np.empty((1, size))
-        kernels.straighten(t[None], elbows, v)
+        straighten(t[None], elbows, v)
         return np.asarray(v[0])
 
     def bent(v: Array) -> tuple[float, Array]:

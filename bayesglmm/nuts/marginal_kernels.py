@@ -16,11 +16,10 @@ from numba import njit
 from bayesglmm.laplace import kernels
 from bayesglmm.nuts.alike import draw_alike, factorise_alike, slopes_alike
 from bayesglmm.nuts.dense import backward, cholesky, forward, inverse
-from bayesglmm.nuts.scales import log_prior_scales, pull_back, unpack
+from bayesglmm.nuts.scales import bend, log_prior_scales, pull_back, unpack
 
 # Of the logs of standard deviations: far outside of what any data say, and no overflow.
 _FARTHEST = 100.0
-_SHARPNESS = 2.0  # of the elbow
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -223,37 +222,6 @@ def _pull_relative(sigma, s, c, d, slopes, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _bend(v, elbow):
-    """t(v), its slope and the slope of log t': t = v far above the elbow, quadratic below it.
-
-    An sd that may be zero has a density flat at zero, that of its log an exponential tail; the
-    tail of v is that of a normal.
-    """
-    distance = _SHARPNESS * (elbow - v)
-    below = max(distance, 0.0) + math.log1p(math.exp(-abs(distance)))  # softplus
-    below /= _SHARPNESS
-    share = 1.0 / (1.0 + math.exp(-distance)) if distance > -700.0 else 0.0
-    slope = 1.0 + below * share
-    bend = -share * share - _SHARPNESS * below * share * (1.0 - share)
-    return v - 0.5 * below * below, slope, bend / slope
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def straighten(t, elbows, v):
-    """The inverse of `_bend` for every row of t (m, size), by Newton's method."""
-    for i in range(len(t)):
-        for k in range(len(elbows)):
-            depth = elbows[k] - t[i, k]
-            v[i, k] = elbows[k] + 1.0 - math.sqrt(1.0 + 2.0 * depth) if depth > 0.0 else t[i, k]
-            for _ in range(50):
-                value, slope, _ = _bend(v[i, k], elbows[k])
-                step = (t[i, k] - value) / slope
-                v[i, k] += step
-                if abs(step) < 1e-15 * (1.0 + abs(v[i, k])):
-                    break
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def place(x, centre, root, elbows, t):
     """t (m, size) of every row of x."""
     for i in range(len(x)):
@@ -261,7 +229,7 @@ def place(x, centre, root, elbows, t):
             v = centre[k]
             for j in range(k + 1):
                 v += root[k, j] * x[i, j]
-            t[i, k] = _bend(v, elbows[k])[0]
+            t[i, k] = bend(v, elbows[k])[0]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -274,7 +242,7 @@ def log_density(x, s, c, d, centre, root, elbows, gradient):
         v = centre[i]
         for j in range(i + 1):
             v += root[i, j] * x[j]
-        t[i], along[i], gradient[i] = _bend(v, elbows[i])
+        t[i], along[i], gradient[i] = bend(v, elbows[i])
         value += math.log(root[i, i]) + math.log(along[i])
     value += log_posterior(t, s, c, d, slope)
     for i in range(m):

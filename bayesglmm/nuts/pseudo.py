@@ -35,7 +35,7 @@ from bayesglmm.laplace.standardise import orthonormal
 from bayesglmm.laplace.structure import Small, Structure, Whole, structure_of
 from bayesglmm.nuts.layout import Packed, pack
 from bayesglmm.nuts.mode import CoefficientPrior, Conditional, Curvature, Point
-from bayesglmm.nuts.scales import Scales
+from bayesglmm.nuts.scales import Scales, straighten
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -96,6 +96,8 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
     blocks = _blocks(structure, at, curved, dense, conditional)
     A = _whitening(dense, blocks)
     t, root = scales.pack(factors, sigma), _root(model, scales, ml, factors, sigma)
+    elbows, centre = scales.elbows(t), np.empty((1, len(t)))
+    straighten(t[None], elbows, centre)
     constant = scales.constant + prior.constant + conditional.density.constant(1.0)
     constant -= 0.5 * structure.effects * math.log(2.0 * math.pi)
     for matrix in (A, root, back):
@@ -129,8 +131,9 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
         "beta": beta,
         "back": back,
         "A": A,
-        "t": t,
+        "t": centre,
         "root": root,
+        "elbows": elbows,
         "means": prior.means,
         "beta_priors": prior.parameters,
         "scale_priors": scales.parameters,

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+_TAIL = 1.0  # how far below the mode of a log sd its tail begins
+_SHARPNESS = 2.0  # of the elbow there
+_NO_TAIL = -1e30  # of correlations, and of log sigma
+
 
 @dataclass(frozen=True, slots=True)
 class Scales:
@@ -89,6 +93,13 @@ class Scales:
             t[-1] = math.log(sigma)
         return t
 
+    def elbows(self, t: Array) -> Array:
+        """Where the tail of each element begins (:func:`bend`), its mode being ``t`` (size,)."""
+        out = np.full(self.size, _NO_TAIL)
+        for K, _, at, _ in self.terms:
+            out[at : at + K] = t[at : at + K] - _TAIL
+        return out
+
     def unpack(self, t: Array) -> tuple[tuple[Array, ...], Array]:
         """(m, K_f, K_f) factors of every term and (m,) sigmas (1 without one), t (m, size)."""
         flat = unpack_all(np.ascontiguousarray(t), self.terms, self.factors)
@@ -125,6 +136,44 @@ def scales_of(model: Model) -> Scales | None:
         at + len(priors.sigma),
         place,
     )
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def bend(v, elbow):
+    """t(v), its slope and the slope of log t': t = v far above the elbow, quadratic below it.
+
+    An sd that may be zero has a density flat at zero, that of its log an exponential tail; the
+    tail of v is that of a normal.
+    """
+    distance = _SHARPNESS * (elbow - v)
+    below = max(distance, 0.0) + math.log1p(math.exp(-abs(distance)))  # softplus
+    below /= _SHARPNESS
+    share = 1.0 / (1.0 + math.exp(-distance)) if distance > -700.0 else 0.0
+    slope = 1.0 + below * share
+    turn = -share * share - _SHARPNESS * below * share * (1.0 - share)
+    return v - 0.5 * below * below, slope, turn / slope
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def straight(t, elbow):
+    """The inverse of `bend`, by Newton's method."""
+    depth = elbow - t
+    v = elbow + 1.0 - math.sqrt(1.0 + 2.0 * depth) if depth > 0.0 else t
+    for _ in range(50):
+        value, slope, _ = bend(v, elbow)
+        step = (t - value) / slope
+        v += step
+        if abs(step) < 1e-15 * (1.0 + abs(v)):
+            break
+    return v
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def straighten(t, elbows, v):
+    """The same for every row of t (m, size)."""
+    for i in range(len(t)):
+        for k in range(len(elbows)):
+            v[i, k] = straight(t[i, k], elbows[k])
 
 
 @njit(cache=True, nogil=True)
