@@ -308,6 +308,23 @@ def _dot(a, b):
     return total
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _row_times(A, a, x):
+    """Row a of the upper triangular A times x."""
+    row, rest, total = A[a, a:], x[a:], 0.0
+    for k in range(len(row)):
+        total += row[k] * rest[k]
+    return total
+
+
+@_inner
+def _add_row(factor, A, a, out):
+    """out += factor times row a of the upper triangular A."""
+    row, rest = A[a, a:], out[a:]
+    for k in range(len(row)):
+        rest[k] += factor * row[k]
+
+
 @_inner
 def _add_multiple(factor, x, out):
     for i in range(len(x)):
@@ -361,7 +378,7 @@ def _place(s, d, m, v, x):
     sigma, ratio, logdet = _scale(s, d, m, v)
     epsilon = x[s.leading : last]
     for a in range(q + s.p):
-        v.zeta[a] = _dot(d.A[a, a:], epsilon[a:])
+        v.zeta[a] = _row_times(d.A, a, epsilon)
     for a in range(s.p):
         v.beta[a] = d.beta[a] + _dot(d.back[a], v.zeta[q:])
     trailing, chain = (s.chain, s.terms), (_0, s.chain)
@@ -412,7 +429,8 @@ def coordinates(ints, index, data, ts, gammas, bs, xs):
         _standardise(m.terms, m.ancestors, s.chain, v.blocks, v.y, v.b, x, _0, *chain)
         epsilon = x[s.leading : last]
         for a in range(size - 1, -1, -1):
-            epsilon[a] = (v.zeta[a] - _dot(d.A[a, a + 1 :], epsilon[a + 1 :])) / d.A[a, a]
+            epsilon[a] = 0.0
+            epsilon[a] = (v.zeta[a] - _row_times(d.A, a, epsilon)) / d.A[a, a]
 
 
 @_inner
@@ -472,14 +490,17 @@ def _rows(
         for f in range(len(terms)):
             J, K, first, z = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 3]
             level, own = index[f, begin:end], b_bar[first : first + J * K]
-            if terms[f, 4]:
-                at, summed = level[0], 0.0  # rows of a level are often neighbours
+            if terms[f, 4] == 2:
+                at, summed = level[0], 0.0
                 for i in range(size):
                     if level[i] != at:
                         own[at] += summed
                         at, summed = level[i], 0.0
                     summed += slope[i]
                 own[at] += summed
+            elif terms[f, 4] == 1:
+                for i in range(size):
+                    own[np.uintp(level[i])] += slope[i]
             else:
                 for k in range(K):
                     column = Z[z + k, begin:end]
@@ -738,7 +759,7 @@ def log_density(ints, index, data, x, gradient):
     for a in range(q + s.p):
         epsilon_bar[a] = 0.0
     for a in range(q + s.p):
-        _add_multiple(v.zeta_bar[a], d.A[a, a:], epsilon_bar[a:])
+        _add_row(v.zeta_bar[a], d.A, a, epsilon_bar)
     for c in range(s.scales):
         total = 0.0
         for a in range(c, s.scales):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -51,7 +52,7 @@ Floats = namedtuple(
         "Z",  # (columns, n) of all terms
         "beta",  # (p,) beta_hat
         "back",  # (p, p)
-        "A",  # (d, d) upper triangular: (z of the trailing effects, gamma) = A epsilon
+        "A",  # (d, d) upper triangular, single: (z of the trailing effects, gamma) = A epsilon
         "t",  # (scales,) t_hat, straightened
         "root",  # (scales, scales) lower triangular: t is bent from t_hat + root x_t
         "elbows",  # (scales,) where
@@ -69,8 +70,9 @@ Floats = namedtuple(
 Integers = namedtuple(
     "Integers",
     (
-        # (terms, 9) levels J, columns K, first effect, first column of Z, whether that is 1,
-        # begin of the factor, columns M of all ancestors, begin of the blocks, of the ancestors
+        # (terms, 9) levels J, columns K, first effect, first column of Z, 1 if that is 1 and 2 if
+        # rows of a level are neighbours, too, begin of the factor, columns M of all ancestors,
+        # begin of the blocks, of the ancestors
         "terms",
         "ancestors",  # the levels of later chain terms that each level of a term is nested in
         "couplings",  # (couplings, 5) chain term, trailing term, begin of starts, levels, values
@@ -106,19 +108,31 @@ class Packed:
 
 def pack(sizes: Mapping[str, int], parts: Mapping[str, object], index: object) -> Packed:
     """Lay out parts that are given by their names in `Floats` and `Integers`."""
-    floats = [np.ravel(np.asarray(parts[k], dtype=np.float64)) for k in Floats._fields]
+    floats = [_doubles(parts[k]) for k in Floats._fields]
     integers = [np.ravel(np.asarray(parts[k], dtype=np.int64)) for k in Integers._fields]
     ends = np.cumsum([0, *map(len, floats)])
     places = _HEADER + np.cumsum([0, *map(len, integers)])
     header = [*(sizes[k] for k in Sizes._fields), *ends, *places]
-    levels = np.ravel(np.asarray(index, dtype=np.int32))
-    paired = np.zeros(len(levels) + len(levels) % 2, dtype=np.int32)
-    paired[: len(levels)] = levels
     return Packed(
         np.concatenate([np.array(header, dtype=np.int64), *integers]),
-        paired.view(np.int64),
+        _in_pairs(np.asarray(index, dtype=np.int32)).view(np.int64),
         np.concatenate(floats),
     )
+
+
+def _doubles(part: object) -> Array:
+    """Flat; of single numbers two in each element."""
+    array = np.asarray(part)
+    if array.dtype == np.float32:
+        return _in_pairs(array).view(np.float64)
+    return np.ravel(array.astype(np.float64))
+
+
+def _in_pairs(array: NDArray[Any]) -> NDArray[Any]:
+    """Flat, one zero more where the number of elements is odd."""
+    out = np.zeros(array.size + array.size % 2, dtype=array.dtype)
+    out[: array.size] = array.ravel()
+    return out
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -157,7 +171,7 @@ def floats_of(ints, data):
         data[at[4] : at[5]].reshape((-1, s.n)),
         data[at[5] : at[6]],
         data[at[6] : at[7]].reshape((s.p, s.p)),
-        data[at[7] : at[8]].reshape((d, d)),
+        data[at[7] : at[8]].view(np.float32)[: d * d].reshape((d, d)),
         data[at[8] : at[9]],
         data[at[9] : at[10]].reshape((s.scales, s.scales)),
         data[at[10] : at[11]],

@@ -41,11 +41,14 @@ if TYPE_CHECKING:
     from bayesglmm.model import Model
 
 Array = NDArray[np.float64]
+Single = NDArray[np.float32]
 
 # A relative sd below this share of a typical one is moved up to it, a correlation matrix is kept
 # this far from singular: coordinates need a scale.
 _SMALLEST_SD = 0.1
 _SMALLEST_EIGENVALUE = 0.05
+# Share of rows of another level than the row before: fewer, and rows are summed by runs.
+_FEW_BREAKS = 0.25
 # Information on log sds and correlations that even a vague prior brings.
 _PRIOR_INFORMATION = 0.5
 
@@ -101,7 +104,7 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
     constant = scales.constant + prior.constant + conditional.density.constant(1.0)
     constant -= 0.5 * structure.effects * math.log(2.0 * math.pi)
     for matrix in (A, root, back):
-        constant += float(np.sum(np.log(np.abs(np.diag(matrix)))))
+        constant += float(np.sum(np.log(np.abs(np.diag(matrix).astype(np.float64)))))
     code, y, w = conditional.density.compiled or (-1, np.zeros(0), np.zeros(0))
     widest = max((K * (K + M) for _, K, _, _, _, _, M, _, _ in blocks.terms), default=1)
     sizes = {
@@ -277,9 +280,12 @@ def _blocks(
             )
             roots.append(np.linalg.cholesky(Q))
             inverses.append(inverse)
-        ones = K == 1 and bool(np.all(conditional.Z[:, column] == 1.0))
+        kind = 0
+        if K == 1 and bool(np.all(conditional.Z[:, column] == 1.0)):
+            index = structure.slots[structure.pairs[structure.pair_of[f, f], 2]]
+            kind = 1 + bool(np.count_nonzero(np.diff(index)) < _FEW_BREAKS * len(index))
         size = sum(piece.size for piece in pieces)
-        terms.append((J, K, first, column, int(ones), int(factors[place]), M, size, nested))
+        terms.append((J, K, first, column, kind, int(factors[place]), M, size, nested))
         pieces.append(block.ravel())
     return _Blocks(
         terms,
@@ -325,8 +331,12 @@ def _without_chain(structure: Structure, curved: Curvature) -> _Dense:
     return _Dense(S, half[len(lead) :], curved.xx - lead.T @ lead)
 
 
-def _whitening(dense: _Dense, blocks: _Blocks) -> Array:
-    """Upper triangular A with (z of the trailing effects, gamma) = A epsilon white at t_hat."""
+def _whitening(dense: _Dense, blocks: _Blocks) -> Single:
+    """Upper triangular A with (z of the trailing effects, gamma) = A epsilon white at t_hat.
+
+    In single precision: coordinates may be any, so nothing is lost, and where there are many
+    trailing effects reading A is a large part of an evaluation.
+    """
     q, p = dense.x.shape
     R, E, start = np.empty((q + p, q + p)), np.empty((q, p)), 0
     R[:q, :q] = dense.S
@@ -342,4 +352,8 @@ def _whitening(dense: _Dense, blocks: _Blocks) -> Array:
     R[q:, :q] = R[:q, q:].T
     R[q:, q:] = dense.xx + E.T @ (R[:q, :q] @ E) - 2.0 * E.T @ E
     G = cholesky(R, lower=True)
-    return np.asarray(solve_triangular(G, np.eye(q + p), lower=True).T)
+    with np.errstate(over="ignore"):
+        A: Single = solve_triangular(G, np.eye(q + p), lower=True).T.astype(np.float32)
+    if not (np.isfinite(A).all() and np.diag(A).all()):
+        raise np.linalg.LinAlgError("the units of the response are too large or too small")
+    return A

@@ -327,7 +327,7 @@ class _Judge:
                 self.cut = at
                 return True
             # What ESS per draw so far promises and a little more, but at most twice as much.
-            wanted = max(1.1 * at * self._need / max(found, 1.0), 1.25 * at)
+            wanted = 1.1 * at * max(self._need / max(found, 1.0), 1.0)
             self.next = self._rounded(min(wanted, 2.0 * at))
         return self.cut is not None
 

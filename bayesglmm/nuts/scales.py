@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_TAIL = 1.0  # how far below the mode of a log sd its tail begins
+_TAIL = 0.5  # how far below the mode of a log sd its tail begins
 _SHARPNESS = 2.0  # of the elbow there
 _NO_TAIL = -1e30  # of correlations, and of log sigma
 
