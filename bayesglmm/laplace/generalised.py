@@ -107,7 +107,8 @@ class _Profiled:
         value, beta, beside = laplace_profiled(
             self.problem, theta, self.beta, _sigma(log_sigma), self.b, self.exact
         )
-        self.beta, self.b = beta, value.modes.b
+        if value.modes.converged:  # else no place for the next search to start from
+            self.beta, self.b = beta, value.modes.b
         self.last = (value, beside)
         point = Point(theta, beta, log_sigma, value)
         self.known = ((x, point, beside),)

@@ -24,6 +24,7 @@ _NEWTON_STEPS = 8
 _ARRIVED = 1e-11
 _GOOD = 1e-13
 _CONVERGED = 1e-6
+_LONGEST = 30.0  # step of an iteration in any coordinate, each scaled to its expected change
 _NEAR = 0.1  # from here on the search learns the metric by itself
 _TOO_LONG = 0.25  # share of a step at which the metric that gave it was no guide
 # Values closer than this, relative, may differ by rounding and by the inner iteration only.
@@ -230,6 +231,7 @@ def bfgs(
         if metric is not None and far:
             inverse = _inverse(metric())
         step = inverse @ gradient
+        step *= min(1.0, _LONGEST / max(float(np.abs(step).max(initial=0.0)), 1e-300))
         slope = float(step @ gradient)
         far = slope > _NEAR and not fixed_metric
         if not slope > arrived:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from threadpoolctl import threadpool_info
 import bayesglmm as bg
 from bayesglmm.families import FAMILIES, LINKS, Likelihood, compiled
 from bayesglmm.families.compiled import Density
-from bayesglmm.laplace import chain, kernels, pirls
+from bayesglmm.laplace import chain, generalised, kernels, pirls
 from bayesglmm.laplace.covariance import canonical, covariance_of, sd_corr
 from bayesglmm.laplace.factor import (
     covariance_blocks,
@@ -28,7 +29,8 @@ from bayesglmm.laplace.factor import (
     variance_at,
 )
 from bayesglmm.laplace.marginal import laplace, laplace_profiled
-from bayesglmm.laplace.pirls import Problem
+from bayesglmm.laplace.optimise import maximise
+from bayesglmm.laplace.pirls import EXACT, Problem
 from bayesglmm.laplace.pls import (
     deviance,
     linear_problem,
@@ -36,7 +38,7 @@ from bayesglmm.laplace.pls import (
     sensitivity,
 )
 from bayesglmm.laplace.quadrature import adaptive, nodes_and_log_weights
-from bayesglmm.laplace.standardise import Coordinates, orthonormal
+from bayesglmm.laplace.standardise import Coordinates, coordinates, orthonormal
 from bayesglmm.laplace.structure import structure_of
 from bayesglmm.laplace.threads import blas_threads, in_parts
 
@@ -729,3 +731,51 @@ def test_parallel_rows_after_a_fork() -> None:
         child.kill()
     assert child.exitcode == 0
     assert np.all(done == 1.0)
+
+
+def test_a_search_for_modes_that_failed_starts_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bg.glmer(
+        "incidence ~ period + (1|herd)",
+        bg.load_dataset("cbpp"),
+        family="binomial",
+        trials="size",
+    )
+    design = model.design
+    problem = Problem(
+        coordinates(design, design.structure),
+        design.offset,
+        Density(model.likelihood),
+        covariance_of(design.random),
+    )
+    objective = generalised._Profiled(problem, np.zeros(problem.p), EXACT)
+    near = objective.at(np.array([0.6]))[0].value
+    found = laplace_profiled
+
+    def fails(*arguments: Any) -> Any:
+        value, beta, beside = found(*arguments)
+        modes = replace(value.modes, b=np.full_like(value.modes.b, np.nan), converged=False)
+        return replace(value, modes=modes), beta * np.nan, beside
+
+    monkeypatch.setattr(generalised, "laplace_profiled", fails)
+    objective.at(np.array([7.0]))
+    monkeypatch.undo()
+    again = objective.at(np.array([0.6]))[0].value
+    assert again.loglik == pytest.approx(near.loglik, abs=1e-9)
+
+
+def test_no_step_of_the_search_is_longer_than_what_its_scale_allows() -> None:
+    """A gradient far from the top, at curvature near zero, says nothing of how far it is."""
+    points = [np.zeros(1)]
+
+    def objective(z: np.ndarray) -> tuple[float, np.ndarray]:
+        points.append(z)
+        return -float(np.logaddexp(0.0, z[0] - 200.0)) + 1e-3 * float(z[0]), np.array(
+            [1e-3 - 1.0 / (1.0 + np.exp(200.0 - z[0]))]
+        )
+
+    best = maximise(
+        objective, np.zeros(1), np.ones(1), metric=lambda: np.array([[1e-9]]), fixed_metric=True
+    )
+    assert best.converged
+    assert best.x[0] == pytest.approx(200.0 - np.log(999.0), abs=1e-4)
+    assert np.abs(np.diff(np.ravel(points))).max() < 60.1  # there and back

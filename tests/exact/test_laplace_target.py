@@ -18,6 +18,7 @@ from bayesglmm.model import Model
 from bayesglmm.numba_cache import fingerprint
 from bayesglmm.nuts import kernels, kernels_native, layout
 from bayesglmm.nuts.laplace_target import laplace_target
+from bayesglmm.nuts.scales import scales_of
 from bayesglmm.nuts.target import NoTarget, Target
 
 
@@ -185,6 +186,42 @@ def test_log_density_gradient_and_inverse(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
+@pytest.mark.parametrize("name", ["scalar", "independent", "crossed"])
+@pytest.mark.parametrize("depth", [3.0, 8.0])
+def test_far_below_the_mode_of_an_sd_the_density_falls_like_a_normal(
+    name: str, depth: float
+) -> None:
+    """Where the data cannot tell an sd from zero, its log has an exponential tail."""
+    model = MODELS[name]()
+    target = laplace_target(model)
+    first = -target_scales(model)
+    x = np.random.default_rng(5).normal(size=target.size) * 0.3
+    x[first] -= depth
+    gradient, step = np.empty(target.size), np.zeros(target.size)
+    step[first] = 1e-5
+    at = target.log_density(x, gradient)
+    slope = (value(target, x + step) - value(target, x - step)) / 2e-5
+    assert gradient[first] == pytest.approx(slope, rel=1e-5, abs=1e-5)
+    deeper = x.copy()
+    deeper[first] -= 1.0
+    further = np.empty(target.size)
+    assert target.log_density(deeper, further) < at
+    assert further[first] > gradient[first] + 0.1  # steeper and steeper
+
+    values, _ = named(model, target, np.stack([x, deeper]))
+    sds = values[f"sd_{model.design.random[0].name}"][:, 0]
+    assert sds[1] < sds[0]
+    assert target.coordinates is not None
+    np.testing.assert_allclose(target.coordinates(values), [x, deeper], atol=1e-6)
+
+
+def target_scales(model: Model) -> int:
+    """Number of covariance parameters, which come last among the coordinates."""
+    found = scales_of(model)
+    assert found is not None
+    return found.size
+
+
 def test_effects_given_the_rest_are_exactly_standard_normal() -> None:
     """In a Gaussian model with nested terms, for any covariance parameters but one sigma."""
     model = bg.lmer("value ~ x + (z|g) + (1|a)", data())
