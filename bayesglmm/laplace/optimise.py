@@ -171,7 +171,8 @@ def maximise(
         trace.append(value)
         if not moved:
             break
-        if before > 1e-11:  # moved too far for the curvature to be that of the new point
+        # Moved too far for the curvature to be that of the new point, as exactly as it was known.
+        if before > (_ARRIVED if forward else _GOOD):
             curvature = hessian(scaled, z, ones, gradient, forward=forward)
         step, distance, _ = _newton_step(curvature, gradient)
     return Optimum(
