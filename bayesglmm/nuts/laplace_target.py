@@ -69,9 +69,10 @@ def _expand(model: Model, scales: Scales, at: Placed, x: Array, seed: int = 0) -
     """Named variables of every row of x."""
     m, structure = len(x), at.structure
     t, beta = np.empty((m, scales.size)), np.empty((m, model.design.p))
-    b = np.empty((m, structure.effects))
-    kernels.positions(*at.packed.arrays, np.ascontiguousarray(x), t, beta, b)
-    return named(model, scales, at.structure, t, beta, b)
+    ordered, b = np.empty((m, structure.effects)), np.empty((m, structure.effects))
+    kernels.positions(*at.packed.arrays, np.ascontiguousarray(x), t, beta, ordered)
+    b[:, at.order] = ordered
+    return named(model, scales, structure, t, beta, b)
 
 
 def _coordinates(model: Model, scales: Scales, at: Placed, values: Mapping[str, Array]) -> Array:
@@ -88,7 +89,7 @@ def _coordinates(model: Model, scales: Scales, at: Placed, values: Mapping[str, 
     b = np.zeros((m, 0))
     if terms:
         parts = [np.moveaxis(np.asarray(values[f"b_{term.name}"]), 0, 2) for term in terms]
-        b = np.ascontiguousarray(structure.join(parts).T)
+        b = np.ascontiguousarray(structure.join(parts)[at.order].T)
     x = np.empty((m, structure.effects + model.design.p + scales.size))
     gamma = np.ascontiguousarray((beta - at.beta) @ at.R.T)
     kernels.coordinates(*at.packed.arrays, t.reshape(m, scales.size), gamma, b, x)

@@ -37,7 +37,7 @@ Sizes = namedtuple(
         "has_scale",
         "factors",  # length of the concatenated K x K factors
         "blocks",  # length of the concatenated blocks
-        "scratch",  # for one block
+        "scratch",  # for the blocks of one term
         "couplings",  # number of pairs of a chain and a trailing term
         "priors",  # number of sds and sigma
     ),
@@ -60,10 +60,10 @@ Floats = namedtuple(
         "beta_priors",  # (p, 3)
         "scale_priors",  # (priors, 3)
         "etas",  # (terms,) of the LKJ priors, in the formula's order
-        "blocks",  # (J, K, K + M) pseudo-precisions of a chain term, (J, K, K) of a trailing one
-        "r",  # (effects,) pseudo-responses
+        "blocks",  # (K, K + M, J) pseudo-precisions of a chain term, (K, K, J) of a trailing one
+        "r",  # (effects,) pseudo-responses; effects are sorted by term, column, level
         "C",  # (p, effects) minus their slopes in gamma
-        "coupled",  # (entries, K, K) pseudo-precisions between chain and trailing levels
+        "coupled",  # (K, K, entries) pseudo-precisions between chain and trailing levels
         "fixed",  # sigma_hat, log of all normalising constants
     ),
 )

@@ -62,13 +62,17 @@ class Placed:
     packed
         For the kernels.
     structure
-        Order of the effects.
+        Of the random effects.
+    order
+        (effects,) the structure's number of each effect of the kernels, which have them by term,
+        column and level.
     beta, R
         gamma = R (beta - beta_hat).
     """
 
     packed: Packed
     structure: Structure
+    order: Whole
     beta: Array
     R: Array
 
@@ -97,7 +101,8 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
     at, curved = conditional.mode(R @ ml.beta, start)
     dense = _without_chain(structure, curved)
     blocks = _blocks(structure, at, curved, dense, conditional)
-    A = _whitening(dense, blocks)
+    order, leading = _by_column(structure), structure.effects - structure.q
+    A = _whitening(dense, blocks, order[leading:] - leading)
     t, root = scales.pack(factors, sigma), _root(model, scales, ml, factors, sigma)
     elbows, centre = scales.elbows(t), np.empty((1, len(t)))
     straighten(t[None], elbows, centre)
@@ -106,13 +111,13 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
     for matrix in (A, root, back):
         constant += float(np.sum(np.log(np.abs(np.diag(matrix).astype(np.float64)))))
     code, y, w = conditional.density.compiled or (-1, np.zeros(0), np.zeros(0))
-    widest = max((K * (K + M) for _, K, _, _, _, _, M, _, _ in blocks.terms), default=1)
+    scratch = max((J * K * K for J, K, *_ in blocks.terms), default=1)
     sizes = {
         "n": design.n,
         "p": design.p,
         "terms": len(structure.order),
         "chain": structure.n_chain,
-        "leading": structure.effects - structure.q,
+        "leading": leading,
         "effects": structure.effects,
         "scales": scales.size,
         "code": code,
@@ -120,7 +125,7 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
         "has_scale": int(scales.has_scale),
         "factors": scales.factors,
         "blocks": len(blocks.values),
-        "scratch": widest,
+        "scratch": scratch,
         "couplings": len(blocks.couplings),
         "priors": len(scales.codes),
     }
@@ -142,8 +147,8 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
         "scale_priors": scales.parameters,
         "etas": scales.etas,
         "blocks": blocks.values,
-        "r": blocks.r,
-        "C": blocks.C.T,
+        "r": blocks.r[order],
+        "C": blocks.C[order].T,
         "coupled": blocks.coupled,
         "fixed": [sigma, constant],
         "terms": blocks.terms,
@@ -156,7 +161,15 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
         "scale_codes": scales.codes,
     }
     index = [design.random[f].index for f in structure.order] or np.zeros((0, design.n))
-    return Placed(pack(sizes, parts, index), structure, beta, R)
+    return Placed(pack(sizes, parts, index), structure, order, beta, R)
+
+
+def _by_column(structure: Structure) -> Whole:
+    """Effects term by term, within it column by column."""
+    parts = [
+        first + np.arange(J * K).reshape(J, K).T.ravel() for J, K, first in structure.terms[:, :3]
+    ]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
 
 def _factors(model: Model, ml: Estimate) -> tuple[tuple[Array, ...], float]:
@@ -215,7 +228,8 @@ def _slopes(model: Model, scales: Scales, factors: tuple[Array, ...], sigma: flo
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """Pseudo-observations as the kernels take them: see `layout.py`."""
+    """Pseudo-observations as the kernels take them (see `layout.py`), r and C in the structure's
+    order."""
 
     terms: list[tuple[int, ...]]
     values: Array
@@ -269,7 +283,7 @@ def _blocks(
                 couplings.append((f, h, *(sum(map(len, v)) for v in (starts, levels, coupled))))
                 starts.append(where)
                 levels.append(met[1])
-                coupled.append(W.ravel())
+                coupled.append(_levels_last(W))
         else:
             inverse, rows = np.linalg.inv(lambdas[place]), slice(first, first + J * K)
             block = _own_information(dense.S[begin : begin + J * K, begin : begin + J * K], inverse)
@@ -286,7 +300,7 @@ def _blocks(
             kind = 1 + bool(np.count_nonzero(np.diff(index)) < _FEW_BREAKS * len(index))
         size = sum(piece.size for piece in pieces)
         terms.append((J, K, first, column, kind, int(factors[place]), M, size, nested))
-        pieces.append(block.ravel())
+        pieces.append(_levels_last(block))
     return _Blocks(
         terms,
         np.concatenate([np.zeros(0), *pieces]),
@@ -300,6 +314,11 @@ def _blocks(
         roots,
         inverses,
     )
+
+
+def _levels_last(blocks: Array) -> Array:
+    """(J, K, M) as flat (K, M, J)."""
+    return np.moveaxis(blocks, 0, -1).ravel()
 
 
 def _own_information(S: Array, inverse: Array) -> Array:
@@ -331,8 +350,10 @@ def _without_chain(structure: Structure, curved: Curvature) -> _Dense:
     return _Dense(S, half[len(lead) :], curved.xx - lead.T @ lead)
 
 
-def _whitening(dense: _Dense, blocks: _Blocks) -> Single:
+def _whitening(dense: _Dense, blocks: _Blocks, order: Whole) -> Single:
     """Upper triangular A with (z of the trailing effects, gamma) = A epsilon white at t_hat.
+
+    ``order`` (q,) is that of the kernels.
 
     In single precision: coordinates may be any, so nothing is lost, and where there are many
     trailing effects reading A is a large part of an evaluation.
@@ -351,7 +372,8 @@ def _whitening(dense: _Dense, blocks: _Blocks) -> Single:
     R[:q, q:] = E - R[:q, :q] @ E  # the trailing means move with gamma by -L'^-1 E
     R[q:, :q] = R[:q, q:].T
     R[q:, q:] = dense.xx + E.T @ (R[:q, :q] @ E) - 2.0 * E.T @ E
-    G = cholesky(R, lower=True)
+    order = np.append(order, np.arange(q, q + p))
+    G = cholesky(R[np.ix_(order, order)], lower=True)
     with np.errstate(over="ignore"):
         A: Single = solve_triangular(G, np.eye(q + p), lower=True).T.astype(np.float32)
     if not (np.isfinite(A).all() and np.diag(A).all()):

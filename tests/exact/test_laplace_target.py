@@ -16,7 +16,7 @@ import bayesglmm as bg
 from bayesglmm.families import compiled
 from bayesglmm.model import Model
 from bayesglmm.numba_cache import fingerprint
-from bayesglmm.nuts import kernels, kernels_native, layout
+from bayesglmm.nuts import blocks, kernels, kernels_native, layout
 from bayesglmm.nuts.laplace_target import laplace_target
 from bayesglmm.nuts.scales import scales_of
 from bayesglmm.nuts.target import NoTarget, Target
@@ -339,6 +339,6 @@ def test_kernels_are_compiled_for_one_type_of_arguments() -> None:
         target.log_density(np.zeros(target.size), np.empty(target.size))
         assert target.coordinates is not None
         target.coordinates(target.expand(np.zeros((2, target.size)), 0))
-    for module in (kernels, layout):
+    for module in (kernels, blocks, layout):
         for name, kernel in vars(module).items():
             assert len(getattr(kernel, "signatures", ())) <= 1, name
