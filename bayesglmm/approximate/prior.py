@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.nuts.scales import Scales, log_prior_scales, pull_back, scales_of, unpack
+from bayesglmm.nuts.scales import (
+    Scales,
+    log_prior_scales,
+    natural,
+    pull_back,
+    scales_of,
+    unpack,
+)
 from bayesglmm.priors import Flat, HalfFlat, Prior
 from bayesglmm.priors.compiled import compiled, compiled_priors, log_prior_coefficients
 from bayesglmm.priors.default import INTERCEPT
@@ -44,7 +51,7 @@ class ScalePrior:
     def factors(self, t: Array) -> Array:
         """All (K, K) factors one after the other, row by row."""
         out = np.zeros(self.scales.factors)
-        unpack(t, self.scales.terms, out)
+        unpack(self._natural(t), self.scales.terms, out)
         return out
 
     def sigma(self, t: Array) -> float:
@@ -53,16 +60,23 @@ class ScalePrior:
 
     def pull_back(self, t: Array, factors: Array, slopes: Array, gradient: Array) -> None:
         """Add to ``gradient`` the derivative in t, given that in the factors."""
-        pull_back(t, self.scales.terms, factors, slopes, gradient)
+        pull_back(self._natural(t), self.scales.terms, factors, slopes, gradient)
 
     def __call__(self, t: Array, gradient: Array) -> float:
         """Log prior of t; adds its gradient."""
-        value = self.scales.constant + log_prior_scales(t, *self.scales.arrays, gradient)
+        values = self._natural(t)
+        value = self.scales.constant + log_prior_scales(t, values, *self.scales.arrays, gradient)
         for k, prior in self.others:
             own, slope = _numeric(prior, np.exp(t[k]))
             value += own
             gradient[k] += slope * np.exp(t[k])
         return float(value)
+
+    def _natural(self, t: Array) -> Array:
+        """Sds, correlations, sigma."""
+        out = np.empty(len(t))
+        natural(t, self.scales.terms, out)
+        return out
 
 
 def scale_prior(model: Model) -> ScalePrior:

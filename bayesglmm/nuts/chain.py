@@ -109,7 +109,8 @@ class Chain:
         self.divergences, self.step_size = 0, float("nan")
         self.paused = False
         self._error: Exception | None = None
-        self._batch: tuple[Any, ...] = ()  # statistics as they were asked for last
+        self._statistics: dict[str, NDArray[Any]] = {}  # as they were asked for last
+        self._seen = -1  # iterations when the chain was asked last whether it is over
         # Zero pages: memory is used as the draws come.
         self._positions = np.zeros((draws, target.size))
         self._state = np.array([0, tune], dtype=np.int64)
@@ -143,12 +144,13 @@ class Chain:
         )
 
     def _native(self, lib: Any, target: Target, start: Array, none: Any) -> Any:
-        from bayesglmm.nuts.native import addresses, keep
+        from bayesglmm.nuts.native import addresses, keep, with_room
 
         held = addresses(self._state, self._positions)
+        data, room = with_room(target.data, target.room)
         size = target.size
         return lib.PyMcModel(
-            lib.LogpFunc(target.address, target.data.ctypes.data, target),
+            lib.LogpFunc(target.address, data.ctypes.data, (target, data, room)),
             lib.ExpandFunc(size, 0, keep.address, held.ctypes.data, (held, self)),
             none,
             size,
@@ -217,8 +219,12 @@ class Chain:
         FitError
             If the chain broke.
         """
-        if self.iterations == self.tune + self.draws:
+        count = self.iterations
+        if count == self.tune + self.draws:
             return True
+        if count != self._seen:  # it has not broken since
+            self._seen = count
+            return False
         if self._error is not None:
             raise FitError(f"a chain broke off: {self._error}") from self._error
         try:
@@ -237,12 +243,12 @@ class Chain:
     def statistics(self, first: int, last: int) -> dict[str, NDArray[Any]]:
         """Statistics of the same draws."""
         rows = slice(self.tune + first, self.tune + last)
-        if not self._batch or self._batch[0].num_rows < rows.stop:  # a look takes a millisecond
-            _, self._batch = self._sampler.inspect().get_arrow_trace()
-        (batch,) = self._batch
-        return {
-            new: np.asarray(batch.column(old).to_numpy())[rows] for old, new in STATISTICS.items()
-        }
+        if not self._statistics or len(self._statistics["energy"]) < rows.stop:
+            _, (batch,) = self._sampler.inspect().get_arrow_trace()  # takes a millisecond
+            self._statistics = {
+                new: np.asarray(batch.column(old).to_numpy()) for old, new in STATISTICS.items()
+            }
+        return {name: column[rows] for name, column in self._statistics.items()}
 
     def pause(self) -> None:
         """Stop for a while."""

@@ -33,8 +33,23 @@ from bayesglmm.nuts.blocks import (
     subtract_sums,
     subtract_taken,
 )
-from bayesglmm.nuts.layout import ROWS, floats_of, integers_of, levels_of, sizes_of, work_of
-from bayesglmm.nuts.scales import bend, log_prior_scales, pull_back, straight, unpack
+from bayesglmm.nuts.layout import (
+    ROWS,
+    floats_of,
+    integers_of,
+    levels_of,
+    room_of,
+    sizes_of,
+    work_of,
+)
+from bayesglmm.nuts.scales import (
+    bend,
+    log_prior_scales,
+    natural,
+    pull_back,
+    straight,
+    unpack,
+)
 from bayesglmm.priors.compiled import log_prior_coefficients
 
 _0 = np.int64(0)  # a literal would be another type, and compile another kernel
@@ -184,11 +199,12 @@ def _add_multiple(factor, x, out):
 @inner
 def _scale(s, d, m, v):
     """Factors, precisions and blocks of v.t; returns sigma, ratio and log det of the factors."""
-    unpack(v.t, m.layout, v.factors)
+    natural(v.t, m.layout, v.natural)
+    unpack(v.natural, m.layout, v.factors)
     logdet = _covariances(m.terms, v.factors, v.inverses, v.precision)
     sigma, ratio = 1.0, 1.0
     if s.has_scale:
-        sigma = math.exp(v.t[s.scales - 1])
+        sigma = v.natural[s.scales - 1]
         ratio = (d.fixed[0] / sigma) ** 2
     for e in range(s.blocks):
         v.blocks[e] = ratio * d.blocks[e]
@@ -220,11 +236,12 @@ def _place(s, d, m, v, x):
     The determinants of the static maps are among the constants.
     """
     last, q = s.effects + s.p, s.effects - s.leading
-    jacobian = 0.0
+    stretch = 1.0
     for a in range(s.scales):
         point = d.t[a] + _dot(d.root[a, : a + 1], x[last:])
         v.t[a], v.along[a], v.turn[a] = bend(point, d.elbows[a])
-        jacobian += math.log(v.along[a])
+        stretch *= v.along[a]
+    jacobian = math.log(stretch)
     sigma, ratio, logdet = _scale(s, d, m, v)
     epsilon = x[s.leading : last]
     for a in range(q + s.p):
@@ -242,7 +259,8 @@ def _place(s, d, m, v, x):
 @njit(cache=True, nogil=True, error_model="numpy")
 def positions(ints, index, data, xs, ts, betas, bs):
     """(t, beta, b) of every row of xs (m, size)."""
-    s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints)
+    room = np.empty(room_of(ints))
+    s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints, room)
     for i in range(len(xs)):
         _place(s, d, m, v, xs[i])
         for a in range(s.scales):
@@ -256,7 +274,8 @@ def positions(ints, index, data, xs, ts, betas, bs):
 @njit(cache=True, nogil=True, error_model="numpy")
 def coordinates(ints, index, data, ts, gammas, bs, xs):
     """The inverse: xs (m, size) of every (t, gamma, b)."""
-    s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints)
+    room = np.empty(room_of(ints))
+    s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints, room)
     last, q = s.effects + s.p, s.effects - s.leading
     size = q + s.p
     trailing, chain = (s.chain, s.terms), (_0, s.chain)
@@ -514,7 +533,13 @@ def _covariances_bar(terms, inverses, precision, precision_bar, scratch):
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_density(ints, index, data, x, gradient):
     """The log-density at x, normalising constants included; fills ``gradient``."""
-    s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints)
+    return log_density_in(ints, index, data, np.empty(room_of(ints)), x, gradient)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_density_in(ints, index, data, room, x, gradient):
+    """The same in given room (see `layout.room_of`)."""
+    s, d, m, v = sizes_of(ints), floats_of(ints, data), integers_of(ints), work_of(ints, room)
     last, q = s.effects + s.p, s.effects - s.leading
     sigma, ratio, logdet, jacobian = _place(s, d, m, v, x)
     gamma, gamma_bar = v.zeta[q:], v.zeta_bar[q:]
@@ -531,7 +556,7 @@ def log_density(ints, index, data, x, gradient):
         v.beta, d.means, s.intercept, m.beta_codes, d.beta_priors, v.beta_bar
     )
     value += log_prior_scales(
-        v.t, m.layout, m.scale_codes, d.scale_priors, d.etas, s.has_scale == 1, v.t_bar
+        v.t, v.natural, m.layout, m.scale_codes, d.scale_priors, d.etas, v.t_bar
     )
     for a in range(s.p):
         _add_multiple(v.beta_bar[a], d.back[a], gamma_bar)
@@ -544,7 +569,7 @@ def log_density(ints, index, data, x, gradient):
         *(s, d, m, v, ratio, v.zeta_bar, gamma_bar, (s.chain, s.terms), (s.leading, s.effects))
     )
     _covariances_bar(m.terms, v.inverses, v.precision, v.precision_bar, v.scratch)
-    pull_back(v.t, m.layout, v.factors, v.precision_bar, v.t_bar)
+    pull_back(v.natural, m.layout, v.factors, v.precision_bar, v.t_bar)
     if s.has_scale:
         ratio_bar += _dot(d.blocks, v.blocks_bar)
         v.t_bar[s.scales - 1] -= 2.0 * ratio * ratio_bar

@@ -13,6 +13,7 @@ from bayesglmm.errors import BayesglmmError
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts import kernels
+from bayesglmm.nuts.layout import room_of
 from bayesglmm.nuts.native import addresses
 from bayesglmm.nuts.pseudo import Placed, place
 from bayesglmm.nuts.scales import Scales, scales_of
@@ -61,6 +62,7 @@ def laplace_target(model: Model) -> Target:
         "Laplace coordinates, compiled",
         address=native.address or 0,
         data=addresses(*arrays),
+        room=(int(room_of(at.packed.ints)),),
         coordinates=partial(_coordinates, model, scales, at),
     )
 

@@ -85,7 +85,7 @@ Integers = namedtuple(
 )
 Work = namedtuple(
     "Work",
-    "t along turn factors inverses precision zeta beta b y raw blocks "
+    "t natural along turn factors inverses precision zeta beta b y raw blocks "
     "t_bar precision_bar zeta_bar beta_bar b_bar r_bar blocks_bar scratch eta value slope",
 )
 _SIZES, _FLOATS = len(Sizes._fields), len(Floats._fields)
@@ -211,14 +211,29 @@ def levels_of(ints, index):
 
 
 @njit(cache=True, nogil=True)
-def work_of(ints):
-    """Fresh working arrays by name: one allocation, so that any number of threads may call."""
+def room_of(ints):
+    """How many numbers :func:`work_of` divides up."""
     s = sizes_of(ints)
+    d = s.effects - s.leading + s.p
+    small = 5 * s.scales + 4 * s.factors + 2 * s.p + 2 * d
+    return small + 5 * s.effects + 2 * s.blocks + s.scratch + 3 * ROWS
+
+
+@njit(cache=True, nogil=True)
+def work_of(ints, room):
+    """Working arrays by name, those that sums are gathered in set to zero."""
+    s, w, a = sizes_of(ints), room, 0
     t, f, e, b, p = s.scales, s.factors, s.effects, s.blocks, s.p
     d = s.effects - s.leading + p
-    w = np.zeros(4 * t + 4 * f + 2 * d + 2 * p + 5 * e + 2 * b + s.scratch + 3 * ROWS)
-    a = 0
+    t_bar, a = w[a : a + t], a + t
+    precision_bar, a = w[a : a + f], a + f
+    zeta_bar, a = w[a : a + d], a + d
+    beta_bar, a = w[a : a + p], a + p
+    b_bar, a = w[a : a + e], a + e
+    for k in range(a):
+        w[k] = 0.0
     first, a = w[a : a + t], a + t
+    natural, a = w[a : a + t], a + t
     along, a = w[a : a + t], a + t
     turn, a = w[a : a + t], a + t
     factors, a = w[a : a + f], a + f
@@ -230,16 +245,12 @@ def work_of(ints):
     y, a = w[a : a + e], a + e
     raw, a = w[a : a + e], a + e
     blocks, a = w[a : a + b], a + b
-    t_bar, a = w[a : a + t], a + t
-    precision_bar, a = w[a : a + f], a + f
-    zeta_bar, a = w[a : a + d], a + d
-    beta_bar, a = w[a : a + p], a + p
-    b_bar, a = w[a : a + e], a + e
     r_bar, a = w[a : a + e], a + e
     blocks_bar, a = w[a : a + b], a + b
     scratch, a = w[a : a + s.scratch], a + s.scratch
     return Work(
-        *(first, along, turn, factors, inverses, precision, zeta, beta, effects, y, raw, blocks),
+        *(first, natural, along, turn, factors, inverses, precision, zeta, beta, effects),
+        *(y, raw, blocks),
         *(t_bar, precision_bar, zeta_bar, beta_bar, b_bar, r_bar, blocks_bar),
-        *(scratch, w[a : a + ROWS], w[a + ROWS : a + 2 * ROWS], w[a + 2 * ROWS :]),
+        *(scratch, w[a : a + ROWS], w[a + ROWS : a + 2 * ROWS], w[a + 2 * ROWS : a + 3 * ROWS]),
     )

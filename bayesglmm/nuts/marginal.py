@@ -194,7 +194,7 @@ def integrated(model: Model) -> Integrated | None:
         lifts = [np.linalg.inv(columns.transforms[f]).ravel() for f in structure.order]
         arrays = (
             structure.arrays,
-            scales.arrays[:-1],
+            scales.arrays,
             (
                 np.array(structure.order, dtype=np.int64),
                 np.concatenate([np.zeros(0), *lifts]),
@@ -203,7 +203,7 @@ def integrated(model: Model) -> Integrated | None:
                 problem.zx,
                 problem.xx,
                 prior,
-                np.array([design.n, constant, structure.q], dtype=np.float64),
+                np.array([design.n, constant, structure.q, design.p + 1], dtype=np.float64),
                 *levels_alike(structure, problem),
             ),
         )
@@ -228,7 +228,7 @@ def marginal_target(model: Model) -> Target | None:
 
     None where :func:`integrated` is.
     """
-    from bayesglmm.nuts.marginal_native import native, packed  # compiled at import
+    from bayesglmm.nuts.marginal_native import native, native_alone, packed  # compiled at import
 
     found = integrated(model)
     if found is None:
@@ -238,14 +238,19 @@ def marginal_target(model: Model) -> Target | None:
     def log_density(x: Array, gradient: Array, _held: object = held) -> float:
         return found.log_density(x, gradient)  # and keeps alive what the addresses point to
 
-    assert native.address is not None
+    density, room = native, tuple[int, ...]()
+    if len(model.design.random) == 1:
+        numbers = kernels.room_alone(found.scales.size, model.design.random[0].K, len(held[27]))
+        density, room = native_alone, (numbers, (model.design.p + 1) ** 2)
+    assert density.address is not None
     return Target(
         found.scales.size,
         log_density,
         found.expand,
         _KIND,
-        address=native.address,
+        address=density.address,
         data=addresses(*held),
+        room=room,
     )
 
 

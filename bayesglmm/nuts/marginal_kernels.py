@@ -2,8 +2,8 @@
 """Compiled density of the covariance parameters of a Gaussian model, and draws of the rest.
 
 Arguments shared by all: ``s`` is ``Structure.arrays`` (see `laplace/structure.py`); ``c`` are the
-arrays of ``Scales.arrays`` without the last, and ``d`` the cross-products, both of
-`marginal.Integrated`. The residual sd is always there: the last element of t is its log.
+arrays of ``Scales.arrays``, and ``d`` the cross-products, both of `marginal.Integrated`. The
+residual sd is always there: the last element of t is its log.
 """
 
 from __future__ import annotations
@@ -16,21 +16,18 @@ from numba import njit
 from bayesglmm.laplace import kernels
 from bayesglmm.nuts.alike import draw_alike, factorise_alike, slopes_alike
 from bayesglmm.nuts.dense import backward, cholesky, forward, inverse
-from bayesglmm.nuts.scales import bend, log_prior_scales, pull_back, unpack
+from bayesglmm.nuts.scales import bend, log_prior_scales, natural, pull_back, unpack
 
 # Of the logs of standard deviations: far outside of what any data say, and no overflow.
 _FARTHEST = 100.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _relative(t, s, c, d, factors, lam):
-    """The factors, and Lambda = T^-1 factor / sigma in order of elimination; returns sigma."""
-    order, inverse_lifts = d[0], d[1]
-    unpack(t, c[0], factors)
-    sigma = math.exp(t[len(t) - 1])
+def _relative(terms, layout, order, inverse_lifts, factors, sigma, lam):
+    """Lambda = T^-1 factor / sigma in order of elimination."""
     at = 0
     for f in range(len(order)):
-        K, place = s[0][f, 1], c[0][order[f], 3]
+        K, place = terms[f, 1], layout[order[f], 3]
         for a in range(K):
             for b in range(K):
                 total = 0.0
@@ -38,7 +35,6 @@ def _relative(t, s, c, d, factors, lam):
                     total += inverse_lifts[at + a * K + k] * factors[place + k * K + b]
                 lam[at + a * K + b] = total / sigma
         at += K * K
-    return sigma
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -119,104 +115,163 @@ def _slopes(s, d, lam, H, S, R, weight, slopes):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _penalised(sigma, d, fixed):
+def _penalised(xx, prior, sigma, fixed):
     """[X r]'W[X r] with the priors of the coefficients."""
-    xx, prior = d[5], d[6]
     for a in range(len(xx)):
         for b in range(len(xx)):
             fixed[a, b] = xx[a, b] + sigma * sigma * prior[a, b]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _coefficients(sigma, d, fixed, weight):
+def _coefficients(prior, n, log_sigma, sigma, fixed):
     """The coefficients integrated out, ``fixed`` being the Schur complement of [X r].
 
-    ``weight`` receives minus the derivative of their part of -2 log p in ``fixed``.
+    By the sweep operator (Goodnight 1979, doi:10.1080/00031305.1979.10482685). ``fixed`` becomes
+    minus the derivative of their part of -2 log p in itself.
 
     Returns
     -------
     that part, and its slope in log sigma, of log p; NaN where ``fixed`` is not positive definite
     """
-    prior, n, p, variance = d[6], d[7][0], len(fixed) - 1, sigma * sigma
-    L, cov, own = np.empty((p, p)), np.empty((p, p)), np.empty(p + 1)
-    L[:] = fixed[:p, :p]
-    if not cholesky(L):
-        return math.nan, math.nan
-    inverse(L, cov)
-    rss, logdet = fixed[p, p], 0.0
-    for a in range(p):
-        total = 0.0
-        for b in range(p):
-            total += cov[a, b] * fixed[b, p]
-        own[a] = -total
-        rss -= total * fixed[a, p]
-        logdet += 2.0 * math.log(L[a, a])
-    own[p] = 1.0  # [X r] times own is y - X beta
-    value = -(n - p) * math.log(sigma) - 0.5 * (logdet + rss / variance)
-    # With Lambda held, sigma scales the residuals, the coefficients and the weight of their prior.
-    slope = p - n + rss / variance
-    for a in range(p + 1):
-        for b in range(p + 1):
-            weight[a, b] = -own[a] * own[b] / variance
-            slope -= own[a] * prior[a, b] * own[b]
+    m, p, variance = len(fixed), len(fixed) - 1, sigma * sigma
+    logdet, product = 0.0, 1.0
+    for k in range(p):
+        pivot = fixed[k, k]
+        if not pivot > 0.0:
+            return math.nan, math.nan
+        product *= pivot
+        if not 1e-100 < product < 1e100:
+            logdet += math.log(product)
+            product = 1.0
+        for b in range(m):
+            fixed[k, b] /= pivot
+        fixed[k, k] = 1.0 / pivot
+        for a in range(m):
+            if a != k:
+                own = fixed[a, k]
+                fixed[a, k] = 0.0
+                for b in range(m):
+                    fixed[a, b] -= own * fixed[k, b]
+    logdet += math.log(product)
+    rss, scaled = fixed[p, p], 1.0 / variance
+    fixed[p, p] = -1.0  # [X r] times the last column is minus y - X beta
+    slope = 0.0
+    for a in range(m):
+        for b in range(m):
+            weight = -fixed[a, p] * fixed[b, p] * scaled
             if a < p and b < p:
-                weight[a, b] -= cov[a, b]
-                slope -= variance * cov[a, b] * prior[a, b]
-    return value, slope
+                weight -= fixed[a, b]
+                fixed[a, b] = weight
+            elif a == p and b < p:
+                fixed[a, b] = weight
+            slope += weight * prior[a, b]
+    for a in range(p):
+        fixed[a, p] = fixed[p, a]
+    fixed[p, p] = -scaled
+    # With Lambda held, sigma scales the residuals, the coefficients and the weight of their prior.
+    slope = p - n + rss * scaled + variance * slope
+    return -(n - p) * log_sigma - 0.5 * (logdet + rss * scaled), slope
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_posterior(t, s, c, d, gradient):
     """log p(y, t) of `marginal.Integrated`, and its gradient; -inf where it is not computed."""
+    if len(s[0]) == 1:
+        alone, fixed = (d[0], d[1], *d[5:11]), np.empty(d[5].shape)
+        room = np.empty(room_alone(len(t), d[8].shape[1], len(d[9])))
+        return log_posterior_alone(t, s[0], c, alone, room, fixed, gradient)
     gradient[:] = 0.0
     last = len(t) - 1
     for k in range(len(t)):
         if not abs(t[k]) < _FARTHEST:
             return -math.inf
     F, q, m = len(s[0]), int(d[7][2]), len(d[5])
+    values = np.empty(len(t))
     factors, lam, slopes = np.empty(len(d[1])), np.empty(len(d[1])), np.zeros(len(d[1]))
-    fixed, weight = np.empty((m, m)), np.empty((m, m))
-    sigma = _relative(t, s, c, d, factors, lam)
-    _penalised(sigma, d, fixed)
-    if F == 1:
-        root, D = np.empty(d[8].shape), np.empty(d[8].shape)
-        logdet = factorise_alike(d, lam, root, D, fixed)
-        value, through = _coefficients(sigma, d, fixed, weight)
-        if math.isfinite(value):
-            slopes_alike(d, root, D, weight, slopes)
-    else:
-        H, S, R = np.empty(len(d[3])), np.empty((q, q)), np.empty(d[4].shape)
-        logdet = _factorise(s, d, lam, H, S, R, fixed)
-        if math.isnan(logdet):
-            return -math.inf
-        value, through = _coefficients(sigma, d, fixed, weight)
-        if F and math.isfinite(value):
-            _slopes(s, d, lam, H, S, R, weight, slopes)
+    fixed = np.empty((m, m))
+    natural(t, c[0], values)
+    unpack(values, c[0], factors)
+    sigma = values[last]
+    _relative(s[0], c[0], d[0], d[1], factors, sigma, lam)
+    _penalised(d[5], d[6], sigma, fixed)
+    H, S, R = np.empty(len(d[3])), np.empty((q, q)), np.empty(d[4].shape)
+    logdet = _factorise(s, d, lam, H, S, R, fixed)
+    if math.isnan(logdet):
+        return -math.inf
+    value, through = _coefficients(d[6], d[7][0], t[last], sigma, fixed)
     value += d[7][1] - 0.5 * logdet
     if not math.isfinite(value):
         return -math.inf
+    if F:
+        _slopes(s, d, lam, H, S, R, fixed, slopes)
     gradient[last] += through
     for k in range(len(lam)):
         gradient[last] += slopes[k] * lam[k]
-    _pull_relative(sigma, s, c, d, slopes, lam)
-    pull_back(t, c[0], factors, lam, gradient)
-    has_scale = len(t) > 0  # always: a literal would compile another function
-    return value + log_prior_scales(t, c[0], c[1], c[2], c[3], has_scale, gradient)
+    _pull_relative(s[0], c[0], d[0], d[1], sigma, slopes, lam)
+    pull_back(values, c[0], factors, lam, gradient)
+    return value + log_prior_scales(t, values, c[0], c[1], c[2], c[3], gradient)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pull_relative(sigma, s, c, d, slopes, out):
+def room_alone(size, K, classes):
+    """How many numbers `log_density_alone` works in."""
+    return 5 * size + (6 + 2 * classes) * K * K
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_posterior_alone(t, terms, c, d, room, fixed, gradient):
+    """The same for a single term, ``d`` without what only several need.
+
+    As short as it can be, in given room: here the sampler's own step takes as long as the
+    density, and to make an array as long as a tenth of it.
+    """
+    layout, codes, parameters, etas = c
+    order, inverse_lifts, xx, prior, constants, blocks, counts, products = d
+    last, square = len(t) - 1, terms[0, 1] * terms[0, 1]
+    for k in range(len(t)):
+        gradient[k] = 0.0
+        if not abs(t[k]) < _FARTHEST:
+            return -math.inf
+    values, at = room[: len(t)], len(t)
+    H, at = room[at : at + len(counts) * square], at + len(counts) * square
+    root, at = room[at : at + len(H)], at + len(H)
+    factors, at = room[at : at + square], at + square
+    lam, at = room[at : at + square], at + square
+    slopes, at = room[at : at + square], at + square
+    scratch = room[at : at + 3 * square]
+    natural(t, layout, values)
+    unpack(values, layout, factors)
+    sigma = values[last]
+    _relative(terms, layout, order, inverse_lifts, factors, sigma, lam)
+    _penalised(xx, prior, sigma, fixed)
+    logdet = factorise_alike(lam, blocks, counts, products, H, root, fixed)
+    value, through = _coefficients(prior, constants[0], t[last], sigma, fixed)
+    value += constants[1] - 0.5 * logdet
+    if not math.isfinite(value):
+        return -math.inf
+    for k in range(square):
+        slopes[k] = 0.0
+    slopes_alike(blocks, counts, products, H, root, fixed, scratch, slopes)
+    gradient[last] = through
+    for k in range(square):
+        gradient[last] += slopes[k] * lam[k]
+    _pull_relative(terms, layout, order, inverse_lifts, sigma, slopes, lam)
+    pull_back(values, layout, factors, lam, gradient)
+    return value + log_prior_scales(t, values, layout, codes, parameters, etas, gradient)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pull_relative(terms, layout, order, inverse_lifts, sigma, slopes, out):
     """out = the derivative in the factors, ``slopes`` being minus that in Lambda."""
-    out[:] = 0.0
-    order, inverse_lifts = d[0], d[1]
     at = 0
     for f in range(len(order)):
-        K, place = s[0][f, 1], c[0][order[f], 3]
+        K, place = terms[f, 1], layout[order[f], 3]
         for k in range(K):
-            for b in range(k + 1):
+            for b in range(K):
                 total = 0.0
-                for a in range(k, K):
-                    total += inverse_lifts[at + a * K + k] * slopes[at + a * K + b]
+                if b <= k:
+                    for a in range(k, K):
+                        total += inverse_lifts[at + a * K + k] * slopes[at + a * K + b]
                 out[place + k * K + b] = -total / sigma
         at += K * K
 
@@ -236,23 +291,48 @@ def place(x, centre, root, elbows, t):
 def log_density(x, s, c, d, centre, root, elbows, gradient):
     """The same in coordinates: v = centre + root x, root lower triangular, and t bent v."""
     m = len(x)
-    t, along, slope = np.empty(m), np.empty(m), np.empty(m)
-    value = 0.0
-    for i in range(m):
+    t, along, turn, slope = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
+    value = _enter(x, centre, root, elbows, t, along, turn)
+    value += log_posterior(t, s, c, d, slope)
+    _leave(root, along, turn, slope, gradient)
+    return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def log_density_alone(x, terms, c, d, centre, root, elbows, room, fixed, gradient):
+    """The same for a single term, in given room."""
+    m = len(x)
+    t, along, turn = room[:m], room[m : 2 * m], room[2 * m : 3 * m]
+    slope, rest = room[3 * m : 4 * m], room[4 * m :]
+    value = _enter(x, centre, root, elbows, t, along, turn)
+    value += log_posterior_alone(t, terms, c, d, rest, fixed, slope)
+    _leave(root, along, turn, slope, gradient)
+    return value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _enter(x, centre, root, elbows, t, along, turn):
+    """t of a point, its slope in v, and the slope of that one's log; returns log |dt/dx|."""
+    stretch = 1.0
+    for i in range(len(x)):
         v = centre[i]
         for j in range(i + 1):
             v += root[i, j] * x[j]
-        t[i], along[i], gradient[i] = bend(v, elbows[i])
-        value += math.log(root[i, i]) + math.log(along[i])
-    value += log_posterior(t, s, c, d, slope)
-    for i in range(m):
-        slope[i] = slope[i] * along[i] + gradient[i]
+        t[i], along[i], turn[i] = bend(v, elbows[i])
+        stretch *= root[i, i] * along[i]
+    return math.log(stretch)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _leave(root, along, turn, slopes, gradient):
+    """The gradient in x from ``slopes``, that in t."""
+    m = len(gradient)
     for j in range(m):
-        total = 0.0
-        for i in range(j, m):
-            total += root[i, j] * slope[i]
-        gradient[j] = total
-    return value
+        gradient[j] = 0.0
+    for i in range(m):
+        slope = slopes[i] * along[i] + turn[i]
+        for j in range(i + 1):
+            gradient[j] += root[i, j] * slope
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -278,12 +358,16 @@ def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
         np.empty((effects, 1)),
         np.empty((effects, 1)),
     )
-    root, D, alike = np.empty(d[8].shape), np.empty(d[8].shape), len(s[0]) == 1
+    alike, K, values = len(s[0]) == 1, d[8].shape[1], np.empty(t.shape[1])
+    root, half = np.empty(d[8].size), np.empty(d[8].size)
     for row in range(m):
-        sigma = _relative(t[row], s, c, d, factors, lam)
-        _penalised(sigma, d, fixed)
+        natural(t[row], c[0], values)
+        unpack(values, c[0], factors)
+        sigma = values[len(values) - 1]
+        _relative(s[0], c[0], d[0], d[1], factors, sigma, lam)
+        _penalised(xx, d[6], sigma, fixed)
         if alike:
-            logdet = factorise_alike(d, lam, root, D, fixed)
+            logdet = factorise_alike(lam, d[8], d[9], d[10], half, root, fixed)
         else:
             logdet = _factorise(s, d, lam, H, S, R, fixed)
         L[:] = fixed[:p, :p]
@@ -298,7 +382,7 @@ def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
         for i in range(effects):
             u[i, 0] = draws[row, i]
         if alike:
-            draw_alike(d, root, sigma, delta, u)
+            draw_alike(zx, d[11], root, K, sigma, delta, u)
         elif effects:
             for i in range(effects):
                 u[i, 0] = R[i, p] + sigma * u[i, 0]

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
-"""`marginal_kernels.log_density` as a C function; compiled when first imported, then on disk."""
+"""Densities of `marginal_kernels` as C functions; compiled when first imported, then on disk."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 from numba import carray, cfunc  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from bayesglmm.nuts.marginal_kernels import log_density
-from bayesglmm.nuts.native import LOG_DENSITY, floats, integers
+from bayesglmm.nuts.marginal_kernels import log_density, log_density_alone
+from bayesglmm.nuts.native import LOG_DENSITY, floats, floats_in, integers, integers_in
 
 
 def packed(arrays: tuple[Any, ...]) -> list[NDArray[Any]]:
-    """What :func:`native` reads, as arrays for `native.addresses`, from the kernel's arguments."""
+    """What both read, as arrays for `native.addresses`, from the kernel's arguments.
+
+    :func:`native_alone` wants room after them (`room_alone`, and (p + 1)^2 numbers).
+    """
     s, c, d, *coordinates = arrays
     terms, pairs, pair_of, _, levels, starts, up, up_of, cross, n_chain = s
     lengths = [len(terms), len(pairs), levels.shape[1], len(cross[1]), len(up), n_chain]
@@ -62,7 +65,6 @@ def native(size, x, gradient, value, data):
     p = int(math.sqrt(len(xx)) + 0.5)
     zx = floats(data, 22)
     counts = floats(data, 27)
-    K = integers(data, 1)[1] if F == 1 else 0
     d = (
         integers(data, 18),
         floats(data, 19),
@@ -72,9 +74,9 @@ def native(size, x, gradient, value, data):
         xx.reshape(p, p),
         floats(data, 24).reshape(p, p),
         floats(data, 25),
-        floats(data, 26).reshape(len(counts), K, K),
+        floats(data, 26).reshape(0, 0, 0),  # of a single term
         counts,
-        floats(data, 28).reshape(len(counts), K, K, p if F == 1 else 0, p if F == 1 else 0),
+        floats(data, 28).reshape(0, 0, 0),
         integers(data, 29),
     )
     m = int(size)
@@ -93,3 +95,36 @@ def native(size, x, gradient, value, data):
         if not math.isfinite(gradient[k]):
             return 1
     return 0 if math.isfinite(out) else 1
+
+
+@cfunc(LOG_DENSITY, cache=True)
+def native_alone(size, x, gradient, value, data):
+    """The same for a single term."""
+    m = int(size)
+    terms, codes, counts = integers_in(data, 1, (1, 5)), integers(data, 15), floats(data, 27)
+    constants, K, classes = floats(data, 25), terms[0, 1], len(counts)
+    p = int(constants[3])
+    c = (
+        integers_in(data, 14, (1, 4)),
+        codes,
+        floats_in(data, 16, (len(codes), 3)),
+        floats(data, 17),
+    )
+    d = (
+        integers(data, 18),
+        floats(data, 19),
+        floats_in(data, 23, (p, p)),
+        floats_in(data, 24, (p, p)),
+        constants,
+        floats_in(data, 26, (classes, K, K)),
+        counts,
+        floats_in(data, 28, (classes, K * (K + 1) // 2, p * p)),
+    )
+    centre, root, elbows = floats(data, 30), floats_in(data, 31, (m, m)), floats(data, 32)
+    room, fixed, slopes = floats(data, 33), floats_in(data, 34, (p, p)), carray(gradient, m)
+    at = carray(x, m)
+    value[0] = log_density_alone(at, terms, c, d, centre, root, elbows, room, fixed, slopes)
+    for k in range(m):
+        if not math.isfinite(gradient[k]):
+            return 1
+    return 0 if math.isfinite(value[0]) else 1

@@ -48,6 +48,17 @@ def addresses(*arrays: NDArray[Any]) -> NDArray[np.intp]:
     return out
 
 
+def with_room(
+    data: NDArray[np.intp], room: tuple[int, ...]
+) -> tuple[NDArray[np.intp], tuple[NDArray[np.float64], ...]]:
+    """:func:`addresses` with working arrays of these sizes after the others, and the arrays.
+
+    Whoever calls keeps both alive. No two threads may share them.
+    """
+    arrays = tuple(np.zeros(size) for size in room)
+    return np.concatenate([data.reshape(-1, 2), addresses(*arrays)]), arrays
+
+
 @intrinsic
 def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
     """An address as a pointer."""
@@ -70,6 +81,20 @@ def integers(data, k):  # type: ignore[no-untyped-def]
     """Array k of :func:`addresses`, flat, of int64."""
     at = carray(data, 2 * k + 2, np.intp)
     return carray(_pointer(at[2 * k]), at[2 * k + 1], np.int64)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
+def floats_in(data, k, shape):  # type: ignore[no-untyped-def]
+    """The same in a shape: cheaper than to reshape it."""
+    at = carray(data, 2 * k + 2, np.intp)
+    return carray(_pointer(at[2 * k]), shape, np.float64)  # type: ignore[call-arg]
+
+
+@njit(cache=True, nogil=True)
+def integers_in(data, k, shape):  # type: ignore[no-untyped-def]
+    """The same of int64."""
+    at = carray(data, 2 * k + 2, np.intp)
+    return carray(_pointer(at[2 * k]), shape, np.int64)  # type: ignore[call-arg]
 
 
 @cfunc(EXPAND, cache=True)

@@ -29,6 +29,7 @@ _FEWEST = 4  # draws per chain that diagnostics need
 AGREED = 1.01  # R-hat up to which chains agree (Vehtari et al. 2021)
 _WRITE_EVERY = 1.0  # seconds: a write costs some hundredths of one
 _TURN = 0.2  # seconds that a chain runs before it makes room for one that is behind
+_LOOK = 0.1  # seconds between looks at the draws of a chain that runs: they cost its time
 # A resumed chain stands where the posterior is: it has only to learn its step size and scales.
 _TUNE_AGAIN = 200
 
@@ -181,6 +182,7 @@ class _Team:
         self._chains: list[Chain | None] = [None] * number
         self._cores = cores_of(options)
         self._turned = 0.0  # when other chains began to run
+        self._looked = time.perf_counter()
 
     @property
     def rows(self) -> int:
@@ -243,11 +245,19 @@ class _Team:
         )
 
     def collect(self, limit: int, partial: bool = False) -> None:
-        """Take the blocks below the limit that are complete, or whatever there is."""
+        """Take the blocks below the limit that are complete, or whatever there is.
+
+        Of chains that still run only every now and then.
+        """
+        look = partial or time.perf_counter() - self._looked > _LOOK
+        if look:
+            self._looked = time.perf_counter()
         for c, chain in enumerate(self._chains):
             if chain is None:
                 continue
             have = self._drawn(c)
+            if have < min(limit, self._options.draws) and not look:
+                continue
             while (first := _rows(self.blocks[c])) < min(have, limit):
                 last = min((first // BLOCK + 1) * BLOCK, self._options.draws)
                 if last > have:

@@ -68,9 +68,9 @@ class Scales:
     factors: int
 
     @property
-    def arrays(self) -> tuple[Integers, Integers, Array, Array, bool]:
+    def arrays(self) -> tuple[Integers, Integers, Array, Array]:
         """What the kernels read."""
-        return self.terms, self.codes, self.parameters, self.etas, self.has_scale
+        return self.terms, self.codes, self.parameters, self.etas
 
     def pack(self, factors: Sequence[Array], sigma: float) -> Array:
         """The t of given (K, K) lower factors and residual sd."""
@@ -146,9 +146,11 @@ def bend(v, elbow):
     tail of v is that of a normal.
     """
     distance = _SHARPNESS * (elbow - v)
-    below = max(distance, 0.0) + math.log1p(math.exp(-abs(distance)))  # softplus
-    below /= _SHARPNESS
-    share = 1.0 / (1.0 + math.exp(-distance)) if distance > -700.0 else 0.0
+    if distance < -40.0:  # nothing is left of it in double precision
+        return v, 1.0, 0.0
+    power = math.exp(-abs(distance))
+    below = (max(distance, 0.0) + math.log1p(power)) / _SHARPNESS  # softplus
+    share = (1.0 if distance > 0.0 else power) / (1.0 + power)
     slope = 1.0 + below * share
     turn = -share * share - _SHARPNESS * below * share * (1.0 - share)
     return v - 0.5 * below * below, slope, turn / slope
@@ -177,44 +179,59 @@ def straighten(t, elbows, v):
 
 
 @njit(cache=True, nogil=True)
-def unpack(t, terms, factors):
-    """Fill the concatenated factors (row by row) from t."""
+def natural(t, terms, values):
+    """Sds, partial correlations and sigma, where t (size,) has their logs and atanh."""
+    at = 0
     for f in range(len(terms)):
-        K, correlated, at, place = terms[f]
+        K = terms[f, 0]
+        for _ in range(K):
+            values[at] = math.exp(t[at])
+            at += 1
+        if terms[f, 1]:
+            for _ in range(K * (K - 1) // 2):
+                values[at] = math.tanh(t[at])
+                at += 1
+    if at < len(t):
+        values[at] = math.exp(t[at])
+
+
+@njit(cache=True, nogil=True)
+def unpack(values, terms, factors):
+    """Fill the concatenated factors (row by row) from `natural` values."""
+    for f in range(len(terms)):
+        K, correlated, at, place = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 3]
         k = at + K
         for r in range(K):
-            sd = math.exp(t[at + r])
-            left = 1.0
-            for c in range(r):
+            sd, left = values[at + r], 1.0
+            for c in range(K):
                 factors[place + r * K + c] = 0.0
-                if correlated:
-                    z = math.tanh(t[k])
+            if correlated:
+                for c in range(r):
+                    z = values[k]
                     factors[place + r * K + c] = sd * z * math.sqrt(left)
                     left *= (1.0 - z) * (1.0 + z)
                     k += 1
             factors[place + r * K + r] = sd * math.sqrt(left)
-            for c in range(r + 1, K):
-                factors[place + r * K + c] = 0.0
 
 
 @njit(cache=True, nogil=True)
 def unpack_all(t, terms, size):
-    """The same for every row of t (m, size of t)."""
-    out = np.zeros((len(t), size))
+    """The factors of every row of t (m, size of t)."""
+    out, values = np.zeros((len(t), size)), np.empty(t.shape[1])
     for i in range(len(t)):
-        unpack(t[i], terms, out[i])
+        natural(t[i], terms, values)
+        unpack(values, terms, out[i])
     return out
 
 
 @njit(cache=True, nogil=True)
-def pull_back(t, terms, factors, slopes, gradient):
+def pull_back(values, terms, factors, slopes, gradient):
     """Add to ``gradient`` the derivative in t, given ``slopes``, that in the factors."""
     for f in range(len(terms)):
-        K, correlated, at, place = terms[f]
+        K, correlated, at, place = terms[f, 0], terms[f, 1], terms[f, 2], terms[f, 3]
         k = at + K
         for r in range(K):
-            row = place + r * K
-            sd = math.exp(t[at + r])
+            row, sd = place + r * K, values[at + r]
             for c in range(r + 1):
                 gradient[at + r] += slopes[row + c] * factors[row + c]
             if not correlated:
@@ -224,7 +241,7 @@ def pull_back(t, terms, factors, slopes, gradient):
             slope_left = 0.5 * sd * slopes[row + r] / max(root, 1e-150)
             left = root * root
             for c in range(r - 1, -1, -1):
-                z = math.tanh(t[k + c])
+                z = values[k + c]
                 open_ = (1.0 - z) * (1.0 + z)
                 left = left / max(open_, 1e-300)
                 root = math.sqrt(left)
@@ -235,36 +252,35 @@ def pull_back(t, terms, factors, slopes, gradient):
 
 
 @njit(cache=True, nogil=True)
-def log_prior_scales(t, terms, codes, parameters, etas, has_scale, gradient):
-    """Log prior of t, Jacobian included, without its constant; adds its gradient."""
-    total = 0.0
-    s = 0
+def log_prior_scales(t, values, terms, codes, parameters, etas, gradient):
+    """Log prior of t, Jacobian included, without its constant; adds its gradient.
+
+    ``values`` are the `natural` ones.
+    """
+    total, s, k = 0.0, 0, 0
     for f in range(len(terms)):
-        K, correlated, at, _ = terms[f]
-        for r in range(K):
-            sd = math.exp(t[at + r])
+        K = terms[f, 0]
+        for _ in range(K):
             value, slope = log_prior(
-                codes[s], parameters[s, 0], parameters[s, 1], parameters[s, 2], sd
+                codes[s], parameters[s, 0], parameters[s, 1], parameters[s, 2], values[k]
             )
-            total += value + t[at + r]
-            gradient[at + r] += slope * sd + 1.0
+            total += value + t[k]
+            gradient[k] += slope * values[k] + 1.0
             s += 1
-        if not correlated:
+            k += 1
+        if not terms[f, 1]:
             continue
-        k = at + K
         for r in range(1, K):
             for c in range(r):
                 a = etas[f] + 0.5 * (K - c - 2)
                 y = abs(t[k])  # log(1 - tanh(y)^2), without cancellation
                 total += a * 2.0 * (math.log(2.0) - y - math.log1p(math.exp(-2.0 * y)))
-                gradient[k] -= 2.0 * a * math.tanh(t[k])
+                gradient[k] -= 2.0 * a * values[k]
                 k += 1
-    if has_scale:
-        last = len(t) - 1
-        sigma = math.exp(t[last])
+    if k < len(t):
         value, slope = log_prior(
-            codes[s], parameters[s, 0], parameters[s, 1], parameters[s, 2], sigma
+            codes[s], parameters[s, 0], parameters[s, 1], parameters[s, 2], values[k]
         )
-        total += value + t[last]
-        gradient[last] += slope * sigma + 1.0
+        total += value + t[k]
+        gradient[k] += slope * values[k] + 1.0
     return total

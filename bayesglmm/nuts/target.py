@@ -45,6 +45,9 @@ class Target:
         What the C function gets as its last argument: the address of this array.
         :func:`bayesglmm.nuts.native.addresses` packs several arrays. ``log_density`` or
         ``expand`` must keep alive what it points to.
+    room
+        Numbers of each working array of the C function. Every chain has its own, after the
+        arrays of ``data``: :func:`bayesglmm.nuts.native.with_room` adds them.
     start
         seed -> (size,) point to start a chain from; None draws one around zero.
     coordinates
@@ -58,5 +61,6 @@ class Target:
     kind: str
     address: int = 0
     data: NDArray[np.intp] = field(default_factory=_no_data)
+    room: tuple[int, ...] = ()
     start: Callable[[int], Array] | None = None
     coordinates: Callable[[Mapping[str, Array]], Array] | None = None

@@ -53,9 +53,9 @@ def named(
     """
     terms = model.design.random
     factors, sigma = scales.unpack(t)
-    parts = structure.split(np.ascontiguousarray(b.T)) if terms else []
+    firsts = dict(zip(structure.order, structure.terms[:, 2].tolist(), strict=True))
     out = {"beta": np.ascontiguousarray(beta)}
-    for term, factor, part in zip(terms, factors, parts, strict=True):
+    for f, (term, factor) in enumerate(zip(terms, factors, strict=True)):
         sd = np.sqrt(np.sum(factor**2, axis=2))
         out[f"sd_{term.name}"] = sd
         if term.correlated and term.K > 1:
@@ -63,7 +63,8 @@ def named(
             corr = unit @ unit.transpose(0, 2, 1)
             corr[:, np.arange(term.K), np.arange(term.K)] = 1.0
             out[f"corr_{term.name}"] = corr
-        out[f"b_{term.name}"] = np.ascontiguousarray(np.moveaxis(part, -1, 0))
+        own = b[:, firsts[f] : firsts[f] + term.J * term.K]
+        out[f"b_{term.name}"] = np.ascontiguousarray(own).reshape(len(t), term.J, term.K)
     return {**out, "sigma": sigma} if scales.has_scale else out
 
 

@@ -247,22 +247,25 @@ def test_draws_are_named_seeded_and_invertible() -> None:
 def test_the_c_function_is_the_density() -> None:
     import ctypes
 
-    from bayesglmm.nuts.marginal_native import native
+    from bayesglmm.nuts.marginal_native import native, native_alone
+    from bayesglmm.nuts.native import with_room
 
-    call = native.ctypes
-    for kind in ("three columns", "nested", "crossed slopes", "no effects"):
+    for kind in ("scalar", "three columns", "nested", "crossed slopes", "no effects"):
         at = found(kind)
         target = marginal_target(at.model)
         assert target is not None
-        assert target.address == native.address
+        density = native_alone if kind in ("scalar", "three columns") else native
+        assert target.address == density.address
+        call = density.ctypes
         x = np.random.default_rng(2).normal(size=target.size)
         gradient, seen, value = np.empty(target.size), np.empty(target.size), np.empty(1)
         pointers = [a.ctypes.data_as(ctypes.POINTER(ctypes.c_double)) for a in (x, seen, value)]
-        assert call(target.size, *pointers, target.data.ctypes.data) == 0
+        packed, _room = with_room(target.data, target.room)
+        assert call(target.size, *pointers, packed.ctypes.data) == 0
         assert value[0] == at.log_density(x, gradient)
         assert np.array_equal(seen, gradient)
         x[0] = 1e6
-        assert call(target.size, *pointers, target.data.ctypes.data) != 0
+        assert call(target.size, *pointers, packed.ctypes.data) != 0
 
 
 def test_normalised_over_a_fine_grid() -> None:

@@ -18,6 +18,7 @@ from bayesglmm.model import Model
 from bayesglmm.numba_cache import fingerprint
 from bayesglmm.nuts import blocks, kernels, kernels_native, layout
 from bayesglmm.nuts.laplace_target import laplace_target
+from bayesglmm.nuts.native import with_room
 from bayesglmm.nuts.scales import scales_of
 from bayesglmm.nuts.target import NoTarget, Target
 
@@ -324,9 +325,10 @@ def test_the_c_function_is_the_same(name: str) -> None:
     def pointer(array: np.ndarray) -> object:
         return array.ctypes.data_as(ctypes.POINTER(ctypes.c_double))
 
+    packed, _room = with_room(target.data, target.room)
     code = kernels_native.native.ctypes(
         *(target.size, pointer(x), pointer(gradients[1]), pointer(found)),
-        target.data.ctypes.data,
+        packed.ctypes.data,
     )
     assert code == 0
     assert found[0] == pytest.approx(expected, rel=1e-12)
