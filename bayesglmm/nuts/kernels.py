@@ -52,6 +52,9 @@ from bayesglmm.nuts.scales import (
 )
 from bayesglmm.priors.compiled import log_prior_coefficients
 
+# Of functions that take all named views: to pass them costs more than most of what is done.
+_inlined = njit(nogil=True, error_model="numpy", inline="always")
+
 _0 = np.int64(0)  # a literal would be another type, and compile another kernel
 
 # ------------------------------------------------------------------------- from x to (beta, b)
@@ -197,6 +200,12 @@ def _add_multiple(factor, x, out):
 
 
 @inner
+def _scaled(factor, x, out):
+    for i in range(len(x)):
+        out[i] = factor * x[i]
+
+
+@_inlined
 def _scale(s, d, m, v):
     """Factors, precisions and blocks of v.t; returns sigma, ratio and log det of the factors."""
     natural(v.t, m.layout, v.natural)
@@ -206,12 +215,11 @@ def _scale(s, d, m, v):
     if s.has_scale:
         sigma = v.natural[s.scales - 1]
         ratio = (d.fixed[0] / sigma) ** 2
-    for e in range(s.blocks):
-        v.blocks[e] = ratio * d.blocks[e]
+    _scaled(ratio, d.blocks, v.blocks)
     return sigma, ratio, logdet
 
 
-@inner
+@_inlined
 def _eliminate(s, d, m, v, ratio, terms, effects):
     """[L | Y] and y of a range of terms, gamma and all later terms being known.
 
@@ -222,14 +230,13 @@ def _eliminate(s, d, m, v, ratio, terms, effects):
     _responses(d.r[begin:end], d.C, begin, gamma, raw)
     if begin < s.leading:
         _couple(m.terms, m.couplings, m.starts, m.levels, d.coupled, v.b, v.raw)
-    for e in range(len(y)):
-        y[e] = ratio * raw[e]
+    _scaled(ratio, raw, y)
     return _factor_terms(
         m.terms, m.ancestors, s.chain, v.precision, v.blocks, v.y, terms[0], terms[1]
     )
 
 
-@inner
+@_inlined
 def _place(s, d, m, v, x):
     """(t, beta, b) of a point; returns sigma, ratio, log det of the factors, log|d(..)/dx|.
 
@@ -565,9 +572,8 @@ def log_density_in(ints, index, data, room, x, gradient):
         s, d, m, v, ratio, gradient, gamma_bar, (_0, s.chain), (_0, s.leading)
     )
     _couple_bar(m.terms, m.couplings, m.starts, m.levels, d.coupled, v.r_bar, v.b_bar)
-    ratio_bar += _eliminate_bar(
-        *(s, d, m, v, ratio, v.zeta_bar, gamma_bar, (s.chain, s.terms), (s.leading, s.effects))
-    )
+    trailing, effects = (s.chain, s.terms), (s.leading, s.effects)
+    ratio_bar += _eliminate_bar(s, d, m, v, ratio, v.zeta_bar, gamma_bar, trailing, effects)
     _covariances_bar(m.terms, v.inverses, v.precision, v.precision_bar, v.scratch)
     pull_back(v.natural, m.layout, v.factors, v.precision_bar, v.t_bar)
     if s.has_scale:
@@ -586,7 +592,7 @@ def log_density_in(ints, index, data, room, x, gradient):
     return value
 
 
-@inner
+@_inlined
 def _eliminate_bar(s, d, m, v, ratio, z_bar, gamma_bar, terms, effects):
     """Back through the effects of a range of terms and `_eliminate`; returns the ratio's part."""
     _effects_bar(

@@ -32,7 +32,7 @@ from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts import marginal_kernels as kernels
 from bayesglmm.nuts.alike import levels_alike
 from bayesglmm.nuts.native import addresses
-from bayesglmm.nuts.scales import Scales, scales_of, straighten
+from bayesglmm.nuts.scales import NO_TAIL, Scales, scales_of, straighten
 from bayesglmm.nuts.target import Target
 from bayesglmm.nuts.tree import named
 from bayesglmm.priors import Flat, Normal
@@ -318,7 +318,8 @@ def _coordinates(
     best = maximise(lambda t: _log_posterior(arrays, t), start, usual)
     if not (np.isfinite(best.value) and best.converged):
         return None
-    elbows = scales.elbows(best.x)
+    cov = _inverse(best.curvature)
+    elbows = scales.elbows(best.x, cov, lambda t: _log_posterior(arrays, t)[0])
     zero, one = np.zeros(size), np.eye(size)
 
     def straightened(t: Array) -> Array:
@@ -330,10 +331,16 @@ def _coordinates(
         gradient = np.empty(size)
         return float(kernels.log_density(zero, *arrays, v, one, elbows, gradient)), gradient
 
-    best = maximise(bent, straightened(best.x), usual)
-    if not (np.isfinite(best.value) and best.converged):
-        return None
-    values, vectors = np.linalg.eigh(-best.curvature)
-    spread = 1.0 / np.maximum(values, _WIDEST**-2)
-    root = np.linalg.cholesky((vectors * spread) @ vectors.T)
+    if (elbows > NO_TAIL).any():
+        best = maximise(bent, straightened(best.x), usual)
+        if not (np.isfinite(best.value) and best.converged):
+            return None
+    root = np.linalg.cholesky(_inverse(best.curvature))
     return best.x, np.ascontiguousarray(root), elbows
+
+
+def _inverse(curvature: Array) -> Array:
+    """Covariance at a mode."""
+    values, vectors = np.linalg.eigh(-curvature)
+    spread = 1.0 / np.maximum(values, _WIDEST**-2)
+    return np.asarray((vectors * spread) @ vectors.T)

@@ -218,7 +218,7 @@ def room_alone(size, K, classes):
     return 5 * size + (6 + 2 * classes) * K * K
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", inline="always")
 def log_posterior_alone(t, terms, c, d, room, fixed, gradient):
     """The same for a single term, ``d`` without what only several need.
 

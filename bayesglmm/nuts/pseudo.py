@@ -33,6 +33,7 @@ from bayesglmm.laplace import Estimate, kernels
 from bayesglmm.laplace.covariance import components, covariance_of, sd_corr
 from bayesglmm.laplace.standardise import orthonormal
 from bayesglmm.laplace.structure import Small, Structure, Whole, structure_of
+from bayesglmm.laplace.surface import surface
 from bayesglmm.nuts.layout import Packed, pack
 from bayesglmm.nuts.mode import CoefficientPrior, Conditional, Curvature, Point
 from bayesglmm.nuts.scales import Scales, straighten
@@ -104,7 +105,7 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
     order, leading = _by_column(structure), structure.effects - structure.q
     A = _whitening(dense, blocks, order[leading:] - leading)
     t, root = scales.pack(factors, sigma), _root(model, scales, ml, factors, sigma)
-    elbows, centre = scales.elbows(t), np.empty((1, len(t)))
+    elbows, centre = _elbows(model, scales, ml, t, root), np.empty((1, len(t)))
     straighten(t[None], elbows, centre)
     constant = scales.constant + prior.constant + conditional.density.constant(1.0)
     constant -= 0.5 * structure.effects * math.log(2.0 * math.pi)
@@ -205,6 +206,21 @@ def _root(
     values, vectors = np.linalg.eigh(information)
     values = np.maximum(values, _PRIOR_INFORMATION)
     return np.linalg.cholesky((vectors / values) @ vectors.T)
+
+
+def _elbows(model: Model, scales: Scales, ml: Estimate, t: Array, root: Array) -> Array:
+    """Where the tails of log sds begin, by the likelihood at the estimated beta."""
+    design = model.design
+    if not design.random:
+        return scales.elbows(t, root @ root.T, lambda t: 0.0)
+    likelihood = surface(design, model.likelihood, 1, ml.relative_to)
+
+    def loglik(t: Array) -> float:
+        factors, sigma = scales.unpack(t[None])
+        x = likelihood.point(tuple(L[0] for L in factors), float(sigma[0]), ml.beta)
+        return likelihood.loglik(x)[0]
+
+    return scales.elbows(t, root @ root.T, loglik)
 
 
 def _slopes(model: Model, scales: Scales, factors: tuple[Array, ...], sigma: float) -> Array:

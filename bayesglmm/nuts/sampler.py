@@ -41,7 +41,7 @@ _LOW_RANK_LIMIT = 100
 _RELIABILITY = 1.0 / 3.0
 
 # Warm-up iterations and target acceptance.
-_BY_COORDINATES = {"laplace": (300, 0.85), "plain": (1000, 0.9)}
+_BY_COORDINATES = {"integrated": (300, 0.7), "laplace": (300, 0.85), "plain": (1000, 0.9)}
 
 
 def choose_coordinates(model: Model, options: NUTS) -> Coordinates | None:
@@ -192,7 +192,10 @@ def choose_route(model: Model, options: NUTS) -> Route:
     if options.sampler == "nutpie" and options.coordinates != "plain" and options.centred == "auto":
         found = compiled_target(model)
         if found is not None:
-            return on_target(found, options, {}, _settings(options, "laplace"))
+            integrated = found.coordinates is None
+            return on_target(
+                found, options, {}, _settings(options, "integrated" if integrated else "laplace")
+            )
     coordinates = choose_coordinates(model, options)
     centred = {} if coordinates else choose_centring(model, options)
     pymc_model = _pymc_model(model, coordinates, centred)
@@ -214,7 +217,7 @@ def _settings(options: NUTS, coordinates: str) -> dict[str, Any]:
     """What options leave to the coordinates."""
     tune, accept = _BY_COORDINATES[coordinates]
     return {
-        "coordinates": coordinates,
+        "coordinates": "plain" if coordinates == "plain" else "laplace",
         "tune": options.tune or tune,
         "target_accept": options.target_accept or accept,
     }

@@ -15,7 +15,7 @@ scale (not relative to sigma).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,10 @@ Integers = NDArray[np.int64]
 
 _TAIL = 0.5  # how far below the mode of a log sd its tail begins
 _SHARPNESS = 2.0  # of the elbow there
-_NO_TAIL = -1e30  # of correlations, and of log sigma
+NO_TAIL = -1e30  # of correlations, of log sigma, and of sds that cannot be zero
+_LOWER = 3.0  # a log sd so much lower: a twentieth of the sd
+_NO_CHANCE = 10.0  # log-density lost there by an sd that cannot be zero
+_APART = 0.7  # correlation up to which such a loss is not made good by another parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +96,30 @@ class Scales:
             t[-1] = math.log(sigma)
         return t
 
-    def elbows(self, t: Array) -> Array:
-        """Where the tail of each element begins (:func:`bend`), its mode being ``t`` (size,)."""
-        out = np.full(self.size, _NO_TAIL)
+    def elbows(self, t: Array, cov: Array, log_density: Callable[[Array], float]) -> Array:
+        """Where the tail of each element begins (:func:`bend`).
+
+        An sd that the data keep from zero has none: below its mode is a wall, which a bend would
+        make steeper.
+
+        Parameters
+        ----------
+        t, cov
+            (size,) mode and (size, size) covariance.
+        log_density
+            Of t, up to a constant.
+        """
+        out, top = np.full(self.size, NO_TAIL), log_density(t)
+        sd = np.sqrt(np.diag(cov))
+        tied = np.abs(cov / np.outer(sd, sd) - np.eye(self.size)).max(axis=1, initial=0.0)
         for K, _, at, _ in self.terms:
-            out[at : at + K] = t[at : at + K] - _TAIL
+            for k in range(at, at + K):
+                lower = t.copy()
+                lower[k] -= _LOWER
+                # A density that cannot be computed says nothing.
+                kept = _NO_CHANCE < top - log_density(lower) < np.inf
+                if not (kept and tied[k] < _APART):
+                    out[k] = t[k] - _TAIL
         return out
 
     def unpack(self, t: Array) -> tuple[tuple[Array, ...], Array]:

@@ -186,14 +186,21 @@ def test_log_density_gradient_and_inverse(name: str) -> None:
         np.testing.assert_allclose(target.coordinates(values)[0], x, atol=1e-8)
 
 
+WITHOUT_EFFECT = {
+    "scalar": poisson("x + z + g + (1|h)"),
+    "independent": poisson("x + z + g + (z||h)"),
+    "crossed": poisson("x + z + g + (1|h) + (1|f)"),
+}
+
+
 @pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
-@pytest.mark.parametrize("name", ["scalar", "independent", "crossed"])
+@pytest.mark.parametrize("name", WITHOUT_EFFECT)
 @pytest.mark.parametrize("depth", [3.0, 8.0])
 def test_far_below_the_mode_of_an_sd_the_density_falls_like_a_normal(
     name: str, depth: float
 ) -> None:
     """Where the data cannot tell an sd from zero, its log has an exponential tail."""
-    model = MODELS[name]()
+    model = WITHOUT_EFFECT[name]()
     target = laplace_target(model)
     first = -target_scales(model)
     x = np.random.default_rng(5).normal(size=target.size) * 0.3
@@ -214,6 +221,28 @@ def test_far_below_the_mode_of_an_sd_the_density_falls_like_a_normal(
     assert sds[1] < sds[0]
     assert target.coordinates is not None
     np.testing.assert_allclose(target.coordinates(values), [x, deeper], atol=1e-6)
+
+
+def log_sds_below(formula: str) -> np.ndarray:
+    """The log sd at its mode and at steps below it, for groups whose means are far apart."""
+    rng = np.random.default_rng(3)
+    means = np.exp(np.repeat([-0.5, 1.0, 2.5, 0.5, 3.0, 1.5], 8))
+    rows = {
+        "count": rng.poisson(means),
+        "g": np.repeat([*"uvwxyz"], 8),
+        "h": np.tile([*"abcd"], 12),
+    }
+    target = laplace_target(bg.glmer(f"count ~ {formula}", rows, family="poisson"))
+    x = np.zeros((4, target.size))
+    x[:, -1] = -np.arange(4.0)  # the term that comes last in the formula
+    return np.log(target.expand(x, 0)[f"sd_{formula[-2]}"][:, 0])
+
+
+def test_an_sd_that_cannot_be_zero_has_no_tail() -> None:
+    """Below its mode is a wall: there the log sd stays a straight line in its coordinate."""
+    steps = np.diff(log_sds_below("1 + (1|g)"))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-10)
+    assert np.all(np.diff(log_sds_below("1 + (1|h)"), 2) < -0.01)
 
 
 def target_scales(model: Model) -> int:
