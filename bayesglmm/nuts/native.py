@@ -53,8 +53,11 @@ def with_room(
 ) -> tuple[NDArray[np.intp], tuple[NDArray[np.float64], ...]]:
     """:func:`addresses` with working arrays of these sizes after the others, and the arrays.
 
-    Whoever calls keeps both alive. No two threads may share them.
+    Without room the data stay as they are, whatever they hold. Whoever calls keeps both alive.
+    No two threads may share them.
     """
+    if not room:
+        return data, ()
     arrays = tuple(np.zeros(size) for size in room)
     return np.concatenate([data.reshape(-1, 2), addresses(*arrays)]), arrays
 
