@@ -243,12 +243,15 @@ def _place(s, d, m, v, x):
     The determinants of the static maps are among the constants.
     """
     last, q = s.effects + s.p, s.effects - s.leading
-    stretch = 1.0
+    jacobian, stretch = 0.0, 1.0
     for a in range(s.scales):
         point = d.t[a] + _dot(d.root[a, : a + 1], x[last:])
         v.t[a], v.along[a], v.turn[a] = bend(point, d.elbows[a])
         stretch *= v.along[a]
-    jacobian = math.log(stretch)
+        if stretch > 1e100:
+            jacobian += math.log(stretch)
+            stretch = 1.0
+    jacobian += math.log(stretch)
     sigma, ratio, logdet = _scale(s, d, m, v)
     epsilon = x[s.leading : last]
     for a in range(q + s.p):

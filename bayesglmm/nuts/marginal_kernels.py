@@ -313,14 +313,17 @@ def log_density_alone(x, terms, c, d, centre, root, elbows, room, fixed, gradien
 @njit(cache=True, nogil=True, error_model="numpy")
 def _enter(x, centre, root, elbows, t, along, turn):
     """t of a point, its slope in v, and the slope of that one's log; returns log |dt/dx|."""
-    stretch = 1.0
+    total, stretch = 0.0, 1.0
     for i in range(len(x)):
         v = centre[i]
         for j in range(i + 1):
             v += root[i, j] * x[j]
         t[i], along[i], turn[i] = bend(v, elbows[i])
         stretch *= root[i, i] * along[i]
-    return math.log(stretch)
+        if not 1e-100 < stretch < 1e100:  # few logarithms
+            total += math.log(stretch)
+            stretch = 1.0
+    return total + math.log(stretch)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
