@@ -52,7 +52,7 @@ class Announcement(event.Listener):
         self.said = False
 
     def on_start(self, event: Any) -> None:
-        module = event.data["dispatcher"].py_func.__module__
+        module = event.data["dispatcher"].py_func.__module__ or ""  # made by exec: of nowhere
         if self.said or not module.startswith("bayesglmm."):
             return
         self.said = True

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from numba import njit
 from numba.core import caching
 
 from bayesglmm.laplace import chain
@@ -33,6 +34,14 @@ def test_compiling_is_announced_once_to_a_person(
     for _ in range(2):
         announcement.on_start(compiling("bayesglmm.laplace.kernels"))
     assert out.getvalue().count("compiles its numerical kernels") == int(watched)
+
+
+def test_functions_without_a_module_compile() -> None:
+    """Other packages make them of text, PyTensor among them."""
+    scope: dict[str, Any] = {}
+    exec("def double(x): return 2 * x", scope)
+    assert scope["double"].__module__ is None
+    assert njit(scope["double"])(2) == 4
 
 
 def test_the_stamp_of_a_kernel_covers_the_package() -> None:
