@@ -130,7 +130,8 @@ class Likelihood:
 
     def inside(self) -> float:
         """The weighted mean of y, moved off the ends of the mean's range."""
-        mean, total = float(np.average(self.y, weights=self.w)), float(self.w.sum())
+        total = float(self.w.sum())
+        mean = float(self.w @ self.y) / total
         if self.family.is_probability:
             return (mean * total + 0.5) / (total + 1.0)
         if self.link.name == "log":

@@ -78,10 +78,11 @@ def covariance_of(terms: tuple[Term, ...]) -> Covariance:
 
 def canonical_signs(covariance: Covariance, theta: Array) -> Array:
     """+1 or -1 for every entry: times theta, the diagonals of every Lambda are >= 0."""
-    signs = []
-    for factor in covariance.lambdas(theta):
-        signs.append(np.where(np.diag(factor) < 0, -1.0, 1.0))
-    return np.array([signs[f][c] for f, _, c in covariance.entries])
+    entries = covariance.entries
+    negative = {
+        (f, c) for value, (f, r, c) in zip(theta, entries, strict=True) if r == c and value < 0.0
+    }
+    return np.array([-1.0 if (f, c) in negative else 1.0 for f, _, c in entries])
 
 
 def canonical(covariance: Covariance, theta: Array) -> Array:

@@ -14,6 +14,7 @@ from bayesglmm.laplace.structure import Array, Integers, Structure
 from bayesglmm.laplace.threads import in_parts
 
 _ROWS_PER_CHUNK = 4096
+_SINGULAR = 1e-13  # share of a diagonal entry that is left when the others are known: rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,8 @@ def solve_information(A: Array, rhs: Array) -> Array:
     """A^-1 rhs for an information matrix; the shortest solution where it is singular."""
     if not len(A):  # LAPACK takes no empty matrix
         return rhs
-    out, info = dposv(A, rhs)[1:]
-    if info:
+    root, out, info = dposv(A, rhs)
+    if info or (root.diagonal() ** 2 < _SINGULAR * A.diagonal()).any():
         out = np.linalg.lstsq(A, rhs, rcond=None)[0]
     return np.asarray(out)
 

@@ -80,9 +80,9 @@ class _Starts:
         (centre, b), (before, other) = self.best, self.last
         if len(centre) != len(x):
             return other, 0
-        if np.abs(x + before - 2.0 * centre).max() < 1e-14:
-            return np.asarray(2.0 * b - other), 0
         away, between = (x - centre) @ (x - centre), (x - before) @ (x - before)
+        if away > 0.0 and np.abs(x + before - 2.0 * centre).max() < 1e-14:
+            return np.asarray(2.0 * b - other), 0
         least = 2 if min(away, between) < _NEAR**2 else 0
         return (b if away < between else other), least
 
@@ -145,26 +145,37 @@ class _Profiled:
 
 
 class _Joint:
-    """The log-likelihood in (theta, gamma, log sigma), with beta = root gamma."""
+    """The log-likelihood in (theta, gamma, log sigma), with beta = root gamma.
 
-    def __init__(self, problem: Problem, nagq: int, root: Array, b: Array) -> None:
-        self.problem, self.root, self.starts = problem, root, _Starts(b)
-        self.centre: tuple[tuple[Array, Point], ...] = ()  # of differences, with its modes
+    ``root`` is that of the inverse information of beta, ``back`` its inverse.
+    """
+
+    def __init__(self, problem: Problem, nagq: int, information: Array, b: Array) -> None:
+        self.problem, self.starts = problem, _Starts(b)
+        self.root, self.back = _roots(information)
+        # The point evaluated last, if its modes have all digits, and the centre of differences.
+        self.last: tuple[tuple[bytes, Point], ...] = ()
+        self.centre: tuple[tuple[bytes, Point], ...] = ()
         self.k, self.p = problem.covariance.size, problem.p
         has_scale = int(problem.density.likelihood.family.has_scale)
         end = self.k + self.p
-        self.order = [*range(self.k), *range(end, end + has_scale)]  # of theta and log sigma
+        own = np.array([*range(self.k), *range(end, end + has_scale)])
+        self.own = own[:, None], own  # theta and log sigma, in a matrix of all parameters
         self.evaluate = laplace if nagq == 1 else partial(adaptive, k=nagq)
 
     def at(self, x: Array) -> Point:
-        if self.centre and np.array_equal(x, self.centre[0][0]):
-            return self.centre[0][1]
+        place = x.tobytes()
+        for known in (*self.centre, *self.last):
+            if place == known[0]:  # asked for again: differences will be taken
+                self.centre = (known,)
+                return known[1]
         theta, beta, log_sigma = self.split(x)
         start, least = self.starts.at(x)
         value = self.evaluate(self.problem, theta, beta, _sigma(log_sigma), start, least)
         point = Point(theta, beta, log_sigma, value)
-        if least and np.array_equal(x, self.starts.best[0]):
-            self.centre = ((x, point),)
+        self.last = ((place, point),) if least else ()
+        if place == self.starts.best[0].tobytes():
+            self.centre = self.last
         self.starts.learn(x, value.loglik, value.modes.b)
         return point
 
@@ -226,16 +237,16 @@ def generalised_mixed(
             if better(best, end).value > best.value:
                 joint, scale = other, width
             best = better(best, end)
-        root, order = joint.root, joint.order
+        root = joint.root
         x, curvature = settle(_Guarded(joint), covariance, best, scale, zero)
         point = joint.at(x)
         beside = border(problem, point.value.modes)
-        basis = _informed(-curvature, root, k)
+        basis = _informed(-curvature, joint.back, k)
         expected = np.append(steps[:k], np.ones(basis.shape[1] - k))
         everything, flat, rest = invert_information(basis.T @ -curvature @ basis, expected)
         whole = basis @ (everything + rest) @ basis.T
         everything, flat = basis @ everything @ basis.T, flat @ basis.T
-        scale_cov, flat = everything[np.ix_(order, order)], flat[:, order]
+        scale_cov, flat = everything[joint.own], flat[:, joint.own[1]]
         if options.vcov == "conditional":
             vcov = np.linalg.pinv(beside.schur, hermitian=True)
         else:
@@ -255,21 +266,19 @@ def _all_together(
     -------
     The objective, the optimum, and the scale of its coordinates
     """
-    rough, metric = _climb(profiled, start, steps)
+    rough, covariance = _climb(profiled, start, steps)
     point, beside = profiled.at(rough)
-    joint = _Joint(problem, nagq, _inverse_root(beside.schur), point.value.modes.b)
+    joint = _Joint(problem, nagq, beside.schur, point.value.modes.b)
     size = len(rough) + problem.p
-    scale, known = np.ones(size), np.eye(size)
-    scale[joint.order] = steps
-    known[np.ix_(joint.order, joint.order)] = np.linalg.inv(metric)
-    gamma = np.linalg.solve(joint.root, point.beta)
-    first = np.concatenate([point.theta, gamma, point.log_sigma])
+    scale, inverse = np.ones(size), np.eye(size)
+    scale[joint.own[1]] = steps
+    inverse[joint.own] = covariance
+    first = np.concatenate([point.theta, joint.back @ point.beta, point.log_sigma])
     best = maximise(
         _Guarded(joint),
         first,
         scale,
-        metric=lambda: known,
-        fixed_metric=True,
+        inverse=inverse,
         forward=forward_step(len(problem.offset)),
     )
     return joint, best, scale
@@ -321,14 +330,13 @@ def _climb(profiled: _Profiled, start: Array, steps: Array) -> tuple[Array, Arra
     return start + steps * z, inverse * np.outer(steps, steps)
 
 
-def _informed(information: Array, root: Array, k: int) -> Array:
+def _informed(information: Array, back: Array, k: int) -> Array:
     """(m, r) basis of the parameters without directions of beta that run to infinity.
 
     Where predictors separate the outcomes the likelihood levels off: its curvature there is
     rounding, and would spoil the standard errors of everything else.
     """
-    m, p = len(information), len(root)
-    back = np.linalg.inv(root)
+    m, p = len(information), len(back)
     block = slice(k, k + p)
     values, vectors = np.linalg.eigh(back.T @ information[block, block] @ back)
     informed = values > _PLATEAU * values.max(initial=0.0)
@@ -342,11 +350,12 @@ def _informed(information: Array, root: Array, k: int) -> Array:
     return basis
 
 
-def _inverse_root(information: Array) -> Array:
-    """A square R with R R' the inverse of a symmetric matrix, floored where it is singular."""
+def _roots(information: Array) -> tuple[Array, Array]:
+    """A square R with R R' the inverse of a symmetric matrix, floored where singular; R^-1."""
     values, vectors = np.linalg.eigh(information)
     floor = 1e-10 * max(float(values[-1]), 1e-300) if len(values) else 0.0
-    return np.asarray(vectors / np.sqrt(np.maximum(values, floor)))
+    half = np.sqrt(np.maximum(values, floor))
+    return vectors / half, half[:, None] * vectors.T
 
 
 def _estimate(

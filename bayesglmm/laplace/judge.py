@@ -33,7 +33,7 @@ def negligible(structure: Structure, W: Array) -> Array:
     tell an sd of 1e-5 from none. ``W`` is Z'WZ in flat blocks, of standardised columns.
     """
     blocks = diagonal_blocks(structure, W)
-    known = np.array([np.mean(np.diagonal(B, axis1=1, axis2=2)) for B in blocks])
+    known = np.array([np.einsum("jkk->", B) / B[..., 0].size for B in blocks])
     return np.asarray(_ZERO / np.sqrt(np.maximum(known, 1.0)))
 
 
@@ -170,8 +170,9 @@ def _boundary(
     zero_sd, deficient = [], []
     lambdas = covariance.lambdas(theta)
     for term, T, factor, small in zip(design.random, transforms, lambdas, zero, strict=True):
-        rms = np.sqrt(np.mean(term.Z * term.Z, axis=0))
-        moved = np.linalg.norm(T @ factor, axis=1) * rms
+        half = T @ factor
+        ms = np.einsum("nk,nk->k", term.Z, term.Z) / design.n
+        moved = np.sqrt(np.einsum("kc,kc->k", half, half) * ms)
         zero_sd.append(moved < max(small, _ZERO * float(moved.max())))
         diagonal = np.abs(np.diag(factor))
         deficient.append(bool(diagonal.min() < max(small, _ZERO * float(diagonal.max()))))

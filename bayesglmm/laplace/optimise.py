@@ -115,7 +115,7 @@ def maximise(
     scale: Array,
     *,
     metric: Metric | None = None,
-    fixed_metric: bool = False,
+    inverse: Array | None = None,
     forward: float = 0.0,
 ) -> Optimum:
     """Maximise from ``start``; ``scale`` is the expected size of a change in each entry.
@@ -127,8 +127,9 @@ def maximise(
     metric
         Gives the negative Hessian at the point evaluated last, as far as it is known without
         search; by default nothing is.
-    fixed_metric
-        Whether it is the same everywhere: then it serves at the start only.
+    inverse
+        About the inverse of the negative Hessian at the start, positive definite, where a metric
+        is not known everywhere.
     forward
         Step of forward differences for the Hessian, 0 for central ones; see :func:`hessian`.
     """
@@ -148,7 +149,13 @@ def maximise(
     trace = [value]
     known = None if metric is None else lambda: metric() * unit
     z, value, gradient, _ = bfgs(
-        scaled, z, value, gradient, trace, metric=known, fixed_metric=fixed_metric
+        scaled,
+        z,
+        value,
+        gradient,
+        trace,
+        metric=known,
+        inverse=None if inverse is None else inverse / unit,
     )
     ones = np.ones_like(z)
     curvature = hessian(scaled, z, ones, gradient, forward=forward)
@@ -215,7 +222,7 @@ def bfgs(
     trace: list[float],
     *,
     metric: Metric | None = None,
-    fixed_metric: bool = False,
+    inverse: Array | None = None,
     arrived: float = _ARRIVED,
 ) -> tuple[Array, float, Array, Array]:
     """Quasi-Newton ascent until the squared distance to the top, in its metric, is ``arrived``.
@@ -225,16 +232,16 @@ def bfgs(
     z, value, gradient, (m, m) approximate inverse of the negative Hessian
     """
     identity = np.eye(len(z))
-    inverse = identity / max(1.0, float(np.linalg.norm(gradient)))
-    fresh = metric is None
-    far = not fresh
+    fresh, far = metric is None and inverse is None, metric is not None
+    if inverse is None:
+        inverse = identity / max(1.0, float(np.linalg.norm(gradient)))
     for _ in range(_MAX_ITERATIONS):
         if metric is not None and far:
             inverse = _inverse(metric())
         step = inverse @ gradient
         step *= min(1.0, _LONGEST / max(float(np.abs(step).max(initial=0.0)), 1e-300))
         slope = float(step @ gradient)
-        far = slope > _NEAR and not fixed_metric
+        far = slope > _NEAR
         if not slope > arrived:
             break
         noise = _NOISE * (1.0 + abs(value))

@@ -51,13 +51,14 @@ def moment_start(
     system, moments = np.zeros((size + 1, size + 1)), np.zeros(size + 1)
     own = np.empty(structure.effects)  # Z'WZ of every effect by itself
     kernels.moment_equations(structure.arrays, W, zr, system, moments, own)
-    system[size, size], moments[size] = n, rr
     mean = np.maximum(system[:size, size] / np.repeat(levels, columns), 1e-300)
     if known_residual:
-        system[size], moments[size] = 0.0, 1.0
-        system[size, size] = 1.0
-    variances = np.linalg.lstsq(system, moments, rcond=None)[0]
-    residual = max(float(variances[size]), 1e-3 * rr / n)
+        residual = 1.0
+        variances = solve_information(system[:size, :size], moments[:size] - system[:size, size])
+    else:
+        system[size, size], moments[size] = n, rr
+        variances = solve_information(system, moments)
+        residual = max(float(variances[size]), 1e-3 * rr / n)
     floor = _SMALLEST_SHARE / (1.0 - _SMALLEST_SHARE) / mean
     relative = np.maximum(variances[:size] / residual, floor)
     theta, error = np.empty(len(entries)), np.empty(len(entries))

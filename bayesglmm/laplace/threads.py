@@ -17,10 +17,10 @@ _PARTS_PER_THREAD = 16  # rows differ in work: small parts even it out
 
 
 @cache
-def _controller() -> Any:
+def _libraries() -> tuple[Any, ...]:
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
 
 
 class _OneThread:
@@ -32,19 +32,22 @@ class _OneThread:
 
     def __init__(self) -> None:
         self._lock, self._users = Lock(), 0
-        self._limit: AbstractContextManager[Any] = nullcontext()
+        self._before: tuple[int, ...] = ()
 
     def __enter__(self) -> None:
         with self._lock:
             self._users += 1
             if self._users == 1:
-                self._limit = _controller().limit(limits=1, user_api="blas")
+                self._before = tuple(library.get_num_threads() for library in _libraries())
+                for library in _libraries():
+                    library.set_num_threads(1)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if self._users == 0:
-                self._limit.__exit__(None, None, None)
+                for library, threads in zip(_libraries(), self._before, strict=True):
+                    library.set_num_threads(threads)
 
 
 _one_thread = _OneThread()

@@ -773,9 +773,7 @@ def test_no_step_of_the_search_is_longer_than_what_its_scale_allows() -> None:
             [1e-3 - 1.0 / (1.0 + np.exp(200.0 - z[0]))]
         )
 
-    best = maximise(
-        objective, np.zeros(1), np.ones(1), metric=lambda: np.array([[1e-9]]), fixed_metric=True
-    )
+    best = maximise(objective, np.zeros(1), np.ones(1), inverse=np.array([[1e9]]))
     assert best.converged
     assert best.x[0] == pytest.approx(200.0 - np.log(999.0), abs=1e-4)
     assert np.abs(np.diff(np.ravel(points))).max() < 60.1  # there and back
