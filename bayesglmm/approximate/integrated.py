@@ -33,5 +33,6 @@ class IntegratedPosterior:
         return Completed(value, value, x, np.zeros((len(x), 0)))
 
     def named(self, done: Completed, taken: Integers, seed: int) -> dict[str, Array]:
-        draws = self.exact.draw(done.parameters[taken], seed)
+        noise = np.random.default_rng(seed).standard_normal((len(taken), self.exact.noise))
+        draws = self.exact.draw(done.parameters[taken], noise)
         return {name: values[None] for name, values in draws.items()}

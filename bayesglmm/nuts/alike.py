@@ -150,25 +150,31 @@ def slopes_alike(blocks, counts, products, H, root, weight, scratch, slopes):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def draw_alike(zx, which, root, K, sigma, delta, u):
-    """Lambda times a draw of the effects given the coefficients, for a single term.
+def draw_alike(zx, which, root, lift, sigma, delta, own, lifted, draws):
+    """T Lambda times a draw of the effects given the coefficients, for a single term.
 
-    u (effects, 1) holds standard normals before; ``delta`` (p, 1) is beta - ols.
+    ``draws`` holds standard normals and receives the effects; ``delta`` (p, 1) is beta - ols.
+    ``own`` (K,) and ``lifted`` (of root's size) are filled.
     """
-    p = len(delta)
-    own = np.empty(K)
-    for j in range(len(which)):
-        at = which[j] * K * K
-        for a in range(K):
-            own[a] = sigma * u[j * K + a, 0]
+    K, p = len(own), len(delta)
+    for at in range(0, len(root), K):  # rows of root T'
         for k in range(K):
-            left = zx[j * K + k, p]
+            total = 0.0
+            for l in range(k + 1):
+                total += root[at + l] * lift[k * K + l]
+            lifted[at + k] = total
+    for j in range(len(which)):
+        at, first = which[j] * K * K, j * K
+        for a in range(K):
+            own[a] = sigma * draws[first + a]
+        for k in range(K):
+            left = zx[first + k, p]
             for x in range(p):
-                left -= zx[j * K + k, x] * delta[x, 0]
+                left -= zx[first + k, x] * delta[x, 0]
             for a in range(K):
                 own[a] += root[at + a * K + k] * left
         for k in range(K):
             total = 0.0
             for a in range(K):
-                total += root[at + a * K + k] * own[a]
-            u[j * K + k, 0] = total
+                total += lifted[at + a * K + k] * own[a]
+            draws[first + k] = total

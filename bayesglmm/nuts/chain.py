@@ -244,11 +244,17 @@ class Chain:
         """Statistics of the same draws."""
         rows = slice(self.tune + first, self.tune + last)
         if not self._statistics or len(self._statistics["energy"]) < rows.stop:
-            _, (batch,) = self._sampler.inspect().get_arrow_trace()  # takes a millisecond
+            _, (batch,) = self._trace().get_arrow_trace()
             self._statistics = {
                 new: np.asarray(batch.column(old).to_numpy()) for old, new in STATISTICS.items()
             }
         return {name: column[rows] for name, column in self._statistics.items()}
+
+    def _trace(self) -> Any:
+        if self.iterations < self.tune + self.draws:
+            return self._sampler.inspect()  # a copy: takes a millisecond
+        self._sampler.wait(None)  # until nutpie's thread has ended, too
+        return self._sampler.take_results()
 
     def pause(self) -> None:
         """Stop for a while."""

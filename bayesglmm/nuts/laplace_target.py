@@ -67,8 +67,8 @@ def laplace_target(model: Model) -> Target:
     )
 
 
-def _expand(model: Model, scales: Scales, at: Placed, x: Array, seed: int = 0) -> dict[str, Array]:
-    """Named variables of every row of x."""
+def _expand(model: Model, scales: Scales, at: Placed, x: Array, noise: Array) -> dict[str, Array]:
+    """Named variables of every row of x; nothing is left to noise."""
     m, structure = len(x), at.structure
     t, beta = np.empty((m, scales.size)), np.empty((m, model.design.p))
     ordered, b = np.empty((m, structure.effects)), np.empty((m, structure.effects))

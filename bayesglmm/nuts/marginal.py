@@ -111,22 +111,26 @@ class Integrated:
         kernels.place(np.ascontiguousarray(x), self.centre, self.root, self.elbows, t)
         return t
 
-    def expand(self, x: Array, seed: int) -> dict[str, Array]:
+    @property
+    def noise(self) -> int:
+        """Number of effects and coefficients."""
+        return self.structure.effects + len(self.ols)
+
+    def expand(self, x: Array, noise: Array) -> dict[str, Array]:
         """Named variables at every row of x (m, size), with exact draws of beta and b.
 
-        The first rows' draws do not depend on how many rows follow.
+        ``noise`` (m, noise) are standard normals.
 
         Returns
         -------
         beta (m, p), sd_<group> (m, K), corr_<group> (m, K, K) for correlated terms of several
         columns, b_<group> (m, J, K), sigma (m,)
         """
-        return self.draw(self.parameters(x), seed)
+        return self.draw(self.parameters(x), noise)
 
-    def draw(self, t: Array, seed: int) -> dict[str, Array]:
+    def draw(self, t: Array, noise: Array) -> dict[str, Array]:
         """The same at every row of t (m, size)."""
-        p, effects = len(self.ols), self.structure.effects
-        draws = np.random.default_rng(seed).standard_normal((len(t), effects + p))
+        effects, draws = self.structure.effects, np.array(noise)
         lifts = [self.lifts[f].ravel() for f in self.structure.order]
         lift = np.concatenate([np.zeros(0), *lifts])
         with blas_threads(0):
@@ -251,6 +255,7 @@ def marginal_target(model: Model) -> Target | None:
         address=density.address,
         data=addresses(*held),
         room=room,
+        noise=found.noise,
     )
 
 

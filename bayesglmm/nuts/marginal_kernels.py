@@ -355,14 +355,11 @@ def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
         np.empty((q, q)),
     )
     R, fixed = np.empty((effects, p + 1)), np.empty((p + 1, p + 1))
-    L, delta, u, scaled = (
-        np.empty((p, p)),
-        np.empty((p, 1)),
-        np.empty((effects, 1)),
-        np.empty((effects, 1)),
-    )
-    alike, K, values = len(s[0]) == 1, d[8].shape[1], np.empty(t.shape[1])
-    root, half = np.empty(d[8].size), np.empty(d[8].size)
+    L, delta, values = np.empty((p, p)), np.empty((p, 1)), np.empty(t.shape[1])
+    u, scaled = np.empty((effects, 1)), np.empty((effects, 1))
+    alike, K = len(s[0]) == 1, d[8].shape[1]
+    half, root, lifted = np.empty(d[8].size), np.empty(d[8].size), np.empty(d[8].size)
+    own = np.empty(K)
     for row in range(m):
         natural(t[row], c[0], values)
         unpack(values, c[0], factors)
@@ -373,43 +370,45 @@ def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
             logdet = factorise_alike(lam, d[8], d[9], d[10], half, root, fixed)
         else:
             logdet = _factorise(s, d, lam, H, S, R, fixed)
-        L[:] = fixed[:p, :p]
+        for a in range(p):
+            delta[a, 0] = fixed[a, p]
+            for b in range(p):
+                L[a, b] = fixed[a, b]
         if math.isnan(logdet) or not cholesky(L):
             draws[row] = math.nan
             continue
-        delta[:, 0] = fixed[:p, p]
         forward(L, 0, delta)
         for a in range(p):
             delta[a, 0] += sigma * draws[row, effects + a]
         backward(L, 0, delta)
-        for i in range(effects):
-            u[i, 0] = draws[row, i]
         if alike:
-            draw_alike(zx, d[11], root, K, sigma, delta, u)
+            draw_alike(zx, d[11], root, lifts, sigma, delta, own, lifted, draws[row])
         elif effects:
             for i in range(effects):
-                u[i, 0] = R[i, p] + sigma * u[i, 0]
+                u[i, 0] = R[i, p] + sigma * draws[row, i]
                 for a in range(p):
                     u[i, 0] -= R[i, a] * delta[a, 0]
             backward(S, effects - q, u)
             kernels.solve_up(s, H, u)
-        if effects:
-            if alike:
-                scaled[:] = u
-            else:
-                kernels.scale_effects(s, lam, u, scaled)
-            at = 0
-            for f in range(len(s[0])):  # b = T b*, T lower triangular
-                J, K, first = s[0][f, 0], s[0][f, 1], s[0][f, 2]
-                for j in range(J):
-                    for k in range(K):
-                        total = 0.0
-                        for a in range(k + 1):
-                            total += lifts[at + k * K + a] * scaled[first + j * K + a, 0]
-                        draws[row, first + j * K + k] = total
-                at += K * K
+            kernels.scale_effects(s, lam, u, scaled)
+            _lift(s[0], lifts, scaled, draws[row])
         for a in range(p - 1, -1, -1):
             total = ols[a] + delta[a, 0]
             for k in range(a + 1, p):
                 total -= root_x[a, k] * draws[row, effects + k]
             draws[row, effects + a] = total / root_x[a, a]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lift(terms, lifts, b, out):
+    """T_f b of every level, T lower triangular."""
+    at = 0
+    for f in range(len(terms)):
+        J, K, first = terms[f, 0], terms[f, 1], terms[f, 2]
+        for j in range(J):
+            for k in range(K):
+                total = 0.0
+                for a in range(k + 1):
+                    total += lifts[at + k * K + a] * b[first + j * K + a, 0]
+                out[first + j * K + k] = total
+        at += K * K

@@ -42,7 +42,7 @@ def pytensor_target(pymc_model: Any, names: Sequence[str], kind: str) -> Target:
         code = call(size, pointer(x), pointer(gradient), pointer(value), data)
         return float(value[0]) if code == 0 else float("nan")
 
-    def expand(x: Array, seed: int) -> dict[str, Array]:
+    def expand(x: Array, noise: Array) -> dict[str, Array]:
         x, write = np.ascontiguousarray(x), compiled.compiled_expand_func.ctypes
         out = np.empty((len(x), expanded))
         for row, variables in zip(x, out, strict=True):

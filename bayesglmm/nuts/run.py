@@ -1,7 +1,7 @@
 """Run chains on a target: side by side, in blocks, until there are enough draws.
 
-Draws are taken in blocks of a fixed number of rows. A block is expanded to named variables with
-a seed of its own, and whether there is enough is judged after fixed numbers of draws: neither the
+Draws are expanded to named variables as they come, every hundred rows with noise from a seed of
+their own; and whether there is enough is judged after fixed numbers of draws: neither the
 number of cores nor the speed of a chain changes what comes out.
 """
 
@@ -25,6 +25,7 @@ from bayesglmm.nuts.progress import Progress, Standing, open_progress
 from bayesglmm.nuts.target import Array, Target
 
 BLOCK = 100  # rows
+_MOST = 10 * BLOCK  # rows that are expanded at once
 _FEWEST = 4  # draws per chain that diagnostics need
 AGREED = 1.01  # R-hat up to which chains agree (Vehtari et al. 2021)
 _WRITE_EVERY = 1.0  # seconds: a write costs some hundredths of one
@@ -258,21 +259,32 @@ class _Team:
             have = self._drawn(c)
             if have < min(limit, self._options.draws) and not look:
                 continue
-            while (first := _rows(self.blocks[c])) < min(have, limit):
-                last = min((first // BLOCK + 1) * BLOCK, self._options.draws)
-                if last > have:
-                    if not partial:
-                        break
-                    last = have
+            over = partial or have == self._options.draws
+            end = min(have if over else have // BLOCK * BLOCK, limit)
+            while (first := _rows(self.blocks[c])) < end:
+                last = min((first // BLOCK) * BLOCK + _MOST, end)
                 self.blocks[c].append(self._block(c, chain, first, last))
 
     def _block(self, c: int, chain: Chain, first: int, last: int) -> Block:
         begin = self._begin[c]
         x = chain.positions(first - begin, last - begin)
+        values = self._target.expand(x, self._noise(c, first, last))
         statistics = chain.statistics(first - begin, last - begin)
-        x = x[: len(statistics["energy"])]
-        values = self._target.expand(x, _seed(self._seed, c, first, 1))
-        return Block(first, values, statistics, x[-1].copy())
+        rows = len(statistics["energy"])  # the last may not have come yet
+        if rows < len(x):
+            values = {name: array[:rows] for name, array in values.items()}
+        return Block(first, values, statistics, x[rows - 1].copy())
+
+    def _noise(self, c: int, first: int, last: int) -> Array:
+        """Standard normals for these rows, of every `BLOCK` from a seed of its own."""
+        out = np.empty((last - first, self._target.noise))
+        at = first
+        while out.size and at < last:
+            stop = min((at // BLOCK + 1) * BLOCK, last)
+            rng = np.random.default_rng(_seed(self._seed, c, at, 1))
+            rng.standard_normal(out=out[at - first : stop - first])
+            at = stop
+        return out
 
     def write(self, at_once: bool = False) -> None:
         """Hand new blocks to the keeper, now or if the last time is long enough ago."""

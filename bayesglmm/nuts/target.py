@@ -33,8 +33,7 @@ class Target:
         (x, gradient) -> value: x (size,) is read, gradient (size,) filled. Compiled; releases
         the GIL.
     expand
-        (x (m, size), seed) -> named variables, each (m, ...). The seed is for targets that
-        integrate some of them out and draw them afterwards.
+        (x (m, size), standard normals (m, noise)) -> named variables, each (m, ...).
     kind
         How the coordinates came about, in words for the user.
     address
@@ -48,6 +47,9 @@ class Target:
     room
         Numbers of each working array of the C function. Every chain has its own, after the
         arrays of ``data``: :func:`bayesglmm.nuts.native.with_room` adds them.
+    noise
+        Standard normals that ``expand`` takes for a row: variables that are integrated out are
+        drawn by them afterwards.
     start
         seed -> (size,) point to start a chain from; None draws one around zero.
     coordinates
@@ -57,10 +59,11 @@ class Target:
 
     size: int
     log_density: Callable[[Array, Array], float]
-    expand: Callable[[Array, int], dict[str, Array]]
+    expand: Callable[[Array, Array], dict[str, Array]]
     kind: str
     address: int = 0
     data: NDArray[np.intp] = field(default_factory=_no_data)
     room: tuple[int, ...] = ()
+    noise: int = 0
     start: Callable[[int], Array] | None = None
     coordinates: Callable[[Mapping[str, Array]], Array] | None = None

@@ -283,11 +283,16 @@ def test_nested_models_agree_with_savage_and_dickey(fit_of_draws: Any) -> None:
 # --- what is refused ------------------------------------------------------------------------
 
 
+def expand(target: Target, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Nothing is left to noise."""
+    return target.expand(x, np.empty((len(x), 0)))
+
+
 def made(fit_of_draws: Any, model: Model, size: int = 50) -> bg.Fit:
     """A fit with draws of the coordinates about their centre."""
     target = laplace_target(model)
     x = np.random.default_rng(0).normal(size=(2 * size, target.size))
-    values = {k: v.reshape(2, size, *v.shape[1:]) for k, v in target.expand(x, 0).items()}
+    values = {k: v.reshape(2, size, *v.shape[1:]) for k, v in expand(target, x).items()}
     fit: bg.Fit = fit_of_draws(model, values)
     return fit
 
@@ -355,7 +360,7 @@ def test_a_bad_bridge_says_so(fit_of_draws: Any) -> None:
     target = laplace_target(model)
     x = np.random.default_rng(0).normal(size=(2, 50, target.size))
     x[:, 25:] += 2.5
-    values = target.expand(x.reshape(100, -1), 0)
+    values = expand(target, x.reshape(100, -1))
     fit = fit_of_draws(model, {k: v.reshape(2, 50, *v.shape[1:]) for k, v in values.items()})
     with pytest.warns(bg.BayesglmmWarning, match=r"not reliable: .* fit with more draws"):
         fit.marginal_likelihood()

@@ -196,6 +196,10 @@ def test_the_centre_is_the_mode() -> None:
         np.testing.assert_allclose(gradient, 0.0, atol=1e-3)
 
 
+def noise(at: Integrated, rows: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, at.noise))
+
+
 @pytest.mark.parametrize("kind", ["vector", "nested", "crossed slopes", "offset", "no effects"])
 def test_draws_have_the_conditional_moments(kind: str) -> None:
     at = found(kind)
@@ -203,7 +207,7 @@ def test_draws_have_the_conditional_moments(kind: str) -> None:
     t = points(at, 1)
     m = 8_000
     x = np.random.default_rng(3).normal(size=(1, at.scales.size))
-    drawn = at.expand(np.repeat(x, m, axis=0), 5)
+    drawn = at.expand(np.repeat(x, m, axis=0), noise(at, m, 5))
     parts = [drawn["beta"], *(drawn[f"b_{r.name}"].reshape(m, -1) for r in design.random)]
     draws = np.hstack(parts)
 
@@ -227,7 +231,7 @@ def test_draws_have_the_conditional_moments(kind: str) -> None:
 def test_draws_are_named_seeded_and_invertible() -> None:
     at = found("crossed slopes")
     x = 3.0 * np.random.default_rng(1).normal(size=(6, at.scales.size))
-    out = at.expand(x, 11)
+    out = at.expand(x, noise(at, 6, 11))
     assert {k: v.shape for k, v in out.items()} == {
         "beta": (6, 2),
         "sd_g": (6, 2),
@@ -238,9 +242,9 @@ def test_draws_are_named_seeded_and_invertible() -> None:
         "b_h": (6, 7, 2),
         "sigma": (6,),
     }
-    first = at.expand(x[:2], 11)
+    first = at.expand(x[:2], noise(at, 2, 11))
     assert all(np.array_equal(out[name][:2], first[name]) for name in out)
-    assert not np.array_equal(at.expand(x, 12)["beta"], out["beta"])
+    assert not np.array_equal(at.expand(x, noise(at, 6, 12))["beta"], out["beta"])
     np.testing.assert_allclose(at.coordinates(out), x, atol=1e-10)
 
 

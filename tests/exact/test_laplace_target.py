@@ -106,9 +106,14 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 
 
+def expand(target: Target, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Nothing is left to noise."""
+    return target.expand(x, np.empty((len(x), 0)))
+
+
 def named(model: Model, target: Target, x: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Named values, and the free ones among them as one vector for every row of x."""
-    values = target.expand(np.atleast_2d(x), 0)
+    values = expand(target, np.atleast_2d(x))
     free = [values["beta"]]
     for term in model.design.random:
         free += [
@@ -235,7 +240,7 @@ def log_sds_below(formula: str) -> np.ndarray:
     target = laplace_target(bg.glmer(f"count ~ {formula}", rows, family="poisson"))
     x = np.zeros((4, target.size))
     x[:, -1] = -np.arange(4.0)  # the term that comes last in the formula
-    return np.log(target.expand(x, 0)[f"sd_{formula[-2]}"][:, 0])
+    return np.log(expand(target, x)[f"sd_{formula[-2]}"][:, 0])
 
 
 def test_an_sd_that_cannot_be_zero_has_no_tail() -> None:
@@ -369,7 +374,7 @@ def test_kernels_are_compiled_for_one_type_of_arguments() -> None:
         target = laplace_target(MODELS[name]())
         target.log_density(np.zeros(target.size), np.empty(target.size))
         assert target.coordinates is not None
-        target.coordinates(target.expand(np.zeros((2, target.size)), 0))
+        target.coordinates(expand(target, np.zeros((2, target.size))))
     for module in (kernels, blocks, layout):
         for name, kernel in vars(module).items():
             assert len(getattr(kernel, "signatures", ())) <= 1, name

@@ -131,7 +131,7 @@ def test_a_short_warm_up_learns_step_size_and_scales(size: int) -> None:
     """Scales off by a factor of two, as Laplace coordinates may be for a few parameters."""
     sd = np.geomspace(0.5, 2.0, size)
     target = toy(mean=np.zeros(size), sd=sd)
-    target = replace(target, expand=lambda x, seed: {"x": x})
+    target = replace(target, expand=lambda x, noise: {"x": x})
     drawn = run(target, options(draws=500), 5)
     x = drawn.values["x"]
     assert np.max(ess_and_rhat(x)["r_hat"]) < 1.02

@@ -53,12 +53,11 @@ def toy(
             time.sleep(wait)
         return float(_kernel(x, gradient, mean, sd))
 
-    def expand(x: Array, seed: int) -> dict[str, NDArray[Any]]:
-        noise = np.random.default_rng(seed).normal(size=len(x))
-        return {"beta": x[:, :1], "sigma": np.exp(x[:, 1]), "noise": noise}
+    def expand(x: Array, noise: Array) -> dict[str, NDArray[Any]]:
+        return {"beta": x[:, :1], "sigma": np.exp(x[:, 1]), "noise": noise[:, 0]}
 
     address = cast(int, _native.address) if native and not wait else 0
-    return Target(len(mean), log_density, expand, kind, address, addresses(mean, sd))
+    return Target(len(mean), log_density, expand, kind, address, addresses(mean, sd), noise=1)
 
 
 def toy_model() -> Model:
