@@ -51,7 +51,7 @@ from bayesglmm.post.sensitivity import prior_sensitivity
 from bayesglmm.post.simulate import simulate, simulate_new
 from bayesglmm.post.statistics import statistics
 from bayesglmm.post.summary import summary
-from bayesglmm.post.tables import coef, params, ranef, varcorr
+from bayesglmm.post.tables import coef, params, ranef, ranef_vcov, varcorr
 from bayesglmm.priors import (
     LKJ,
     Cauchy,
@@ -133,6 +133,7 @@ __all__ = [
     "r2",
     "profile",
     "ranef",
+    "ranef_vcov",
     "refit",
     "residuals",
     "save",

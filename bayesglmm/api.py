@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import build
-from bayesglmm.errors import ChoiceError, warn
+from bayesglmm.errors import ChoiceError, named_arguments, warn
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.formula import parse
 from bayesglmm.model import Missing, Model, check_response, not_estimable
@@ -18,7 +18,23 @@ from bayesglmm.priors import Prior, choose_priors
 ColumnOrValues = str | Sequence[float] | NDArray[np.float64] | pl.Series
 Factors = Iterable[str] | Mapping[str, Sequence[object]]
 
+_REML = 'it belongs to the fit: .fit("reml"), or .fit() for maximum likelihood'
+_NAGQ = "it belongs to the fit: .fit(nagq=9)"
+_SAMPLING = 'it belongs to the fit: .fit("nuts", ...)'
+_named = named_arguments(
+    {
+        **dict.fromkeys(("REML", "reml"), _REML),
+        **dict.fromkeys(("nAGQ", "nagq"), _NAGQ),
+        **dict.fromkeys(("chains", "cores", "draws", "iter", "seed", "tune", "warmup"), _SAMPLING),
+        "family": "lm and lmer are Gaussian; use glm or glmer",
+        "na_action": "use missing=",
+        "prior": "use priors=",
+        "subset": "filter the data frame first",
+    }
+)
 
+
+@_named
 def model(
     formula: str,
     data: object,
@@ -74,7 +90,7 @@ def model(
     -----
     BayesglmmWarning
         If fixed effects cannot all be estimated: a column of X that is a combination of earlier
-        ones is left out, as by R's ``lm`` and ``lmer``, and is null in every table.
+        ones is left out, as by R's ``lm`` and ``lmer``, and is null in ``params`` and the summary.
 
     Examples
     --------
@@ -124,6 +140,7 @@ def _guard(name: str, formula: str, bars: bool, gaussian: bool, family: str) -> 
         find_family(family)
 
 
+@_named
 def lm(
     formula: str,
     data: object,
@@ -156,6 +173,7 @@ def lm(
     )
 
 
+@_named
 def glm(
     formula: str,
     data: object,
@@ -187,6 +205,7 @@ def glm(
     )
 
 
+@_named
 def lmer(
     formula: str,
     data: object,
@@ -212,6 +231,7 @@ def lmer(
     )
 
 
+@_named
 def glmer(
     formula: str,
     data: object,

@@ -7,9 +7,12 @@ match. A formula error shows the formula with a caret under the place.
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 __all__ = [
     "BayesglmmError",
@@ -22,9 +25,13 @@ __all__ = [
     "OptionError",
     "caret",
     "check_choice",
+    "named_arguments",
     "nearest",
     "warn",
 ]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _PACKAGE = str(Path(__file__).resolve().parent)
 
@@ -89,6 +96,34 @@ class FileError(BayesglmmError, OSError):
 
 class BayesglmmWarning(UserWarning):
     """Something the reader of a result should know."""
+
+
+def named_arguments(hints: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function that tells an unknown argument by name, with a hint or the nearest it has.
+
+    Parameters
+    ----------
+    hints
+        What to do instead, for names that other packages use.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        known = list(inspect.signature(function).parameters)
+
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs:
+                if name not in known:
+                    hint = f": {hints[name]}" if name in hints else nearest(name, known)
+                    raise OptionError(
+                        f"{function.__name__}() has no argument {name!r}{hint}; it has "
+                        + ", ".join(known)
+                    )
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
 
 
 def caret(text: str, position: int, width: int = 1) -> str:

@@ -86,6 +86,13 @@ class Fit:
         return ranef(self)
 
     @property
+    def ranef_vcov(self) -> Table:
+        """Covariances of the random effects; see :func:`bayesglmm.ranef_vcov`."""
+        from bayesglmm.post.tables import ranef_vcov
+
+        return ranef_vcov(self)
+
+    @property
     def coef(self) -> Table:
         """Coefficients of every level; see :func:`bayesglmm.coef`."""
         from bayesglmm.post.tables import coef
@@ -337,11 +344,22 @@ class Fit:
         which: str | Sequence[str] | None = None,
         nsim: int = 1000,
         seed: int | None = None,
+        executor: Executor | None = None,
+        progress: bool = True,
     ) -> Table:
         """Intervals of every parameter; see :func:`bayesglmm.confint`."""
         from bayesglmm.post.confint import confint
 
-        return confint(self, method, level=level, which=which, nsim=nsim, seed=seed)
+        return confint(
+            self,
+            method,
+            level=level,
+            which=which,
+            nsim=nsim,
+            seed=seed,
+            executor=executor,
+            progress=progress,
+        )
 
     def profile(self, which: str | Sequence[str] | None = None, *, level: float = 0.99) -> Profile:
         """The profile likelihood of an ML fit; see :func:`bayesglmm.profile`."""

@@ -67,7 +67,9 @@ class Model:
     def likelihood(self) -> Likelihood:
         """The family and link bound to the response."""
         design = self.design
-        return Likelihood(self.family, self.link, design.y, design.total_weights)
+        return Likelihood(
+            self.family, self.link, design.y, design.total_weights, design.repeated_trials
+        )
 
     @property
     def formula(self) -> str:

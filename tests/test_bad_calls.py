@@ -176,3 +176,26 @@ def test_the_response_is_no_group() -> None:
     fit = bg.lmer("Reaction ~ Days + (1|Subject)", SLEEP).fit()
     with pytest.raises(bg.ChoiceError, match=r"is the response.*'Subject'"):
         fit.influence("Reaction")
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "said"),
+    [
+        (bg.lmer, {"REML": False}, r"lmer\(\) has no argument 'REML': .*\.fit\(\"reml\"\)"),
+        (bg.lmer, {"family": "poisson"}, "use glm or glmer"),
+        (bg.glmer, {"nAGQ": 9}, r"\.fit\(nagq=9\)"),
+        (bg.model, {"prior": 1}, "use priors="),
+        (bg.glm, {"weigths": "w"}, "did you mean 'weights'"),
+    ],
+)
+def test_arguments_of_other_packages(
+    function: Callable[..., object], given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(bg.OptionError, match=said):
+        function("Reaction ~ Days + (1|Subject)", SLEEP, **given)
+    assert "formula" in inspect.signature(function).parameters
+
+
+def test_formula_and_data_in_the_wrong_order() -> None:
+    with pytest.raises(bg.FormulaError, match="not DataFrame; it comes first, then the data"):
+        bg.lmer(SLEEP, "Reaction ~ Days + (1|Subject)")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,16 @@ def test_a_sampled_fit_has_highest_density_intervals_only() -> None:
 
 def test_bootstrap_intervals() -> None:
     pytest.importorskip("bayesglmm.post.bootstrap")
-    table = bg.confint(sleepstudy().fit(), "boot", nsim=40, seed=1, which=["sd", "Days"])
+    fit = sleepstudy().fit()
+    table = bg.confint(fit, "boot", nsim=40, seed=1, which=["sd", "Days"])
     assert table.columns == COLUMNS
     assert table["kind"].to_list() == ["coef", "sd", "sd"]
+    with ThreadPoolExecutor(2) as pool:
+        shared = fit.confint("boot", nsim=40, seed=1, executor=pool, progress=False)
+    every = fit.bootstrap(40, seed=1).confint()
+    assert shared.to_dict(as_series=False) == every.to_dict(as_series=False)
+    with pytest.raises(ChoiceError, match="executor belong to method='boot'"):
+        fit.confint("wald", executor=pool)
 
 
 def test_bad_arguments() -> None:
@@ -106,3 +114,18 @@ def test_bad_arguments() -> None:
         fit.confint("profile", level=1.0)
     with pytest.raises(ChoiceError, match="did you mean 'Days'"):
         fit.confint(which="days")
+
+
+def test_covariances_of_effects() -> None:
+    fit = sleepstudy().fit()
+    found = fit.ranef_vcov
+    assert found.columns == ["group", "level", "term", "term2", "covariance"]
+    own = found.filter(found["term"] == found["term2"])["covariance"]
+    np.testing.assert_allclose(np.sqrt(own), fit.ranef["std_error"], rtol=1e-12)
+    # lme4: attr(ranef(fm)$Subject, "postVar")[, , 1]
+    np.testing.assert_allclose(found["covariance"][:3], [140.96491, -20.60410, 5.15774], rtol=1e-4)
+    sampled = drawn(sleepstudy())
+    b = sampled.to_arviz()["posterior"]["b_Subject"].to_numpy()[:, :, 3].reshape(-1, 2)
+    np.testing.assert_allclose(
+        sampled.ranef_vcov["covariance"][9:12], np.cov(b.T)[np.tril_indices(2)], atol=1e-12
+    )

@@ -257,3 +257,45 @@ def test_crossed_factors_too_large_for_memory_are_refused(monkeypatch: pytest.Mo
         model.fit()
     monkeypatch.setattr("bayesglmm.laplace.memory.physical_memory", lambda: float(needed))
     assert np.isfinite(model.fit().loglik)
+
+
+def one_way(noise: float) -> pl.DataFrame:
+    rng = np.random.default_rng(4)
+    g = np.repeat(np.arange(12.0), 20)
+    return pl.DataFrame({"y": g + noise * rng.normal(size=240), "g": g.astype(str)})
+
+
+@pytest.mark.parametrize(("noise", "exact"), [(1e-2, 1e-7), (1e-3, 1e-6), (1e-5, 2e-3)])
+def test_groups_that_differ_far_more_than_their_members(noise: float, exact: float) -> None:
+    """Balanced: the maximum is known (Searle, Casella and McCulloch 1992, section 3.7)."""
+    rows = one_way(noise)
+    fit = bg.lmer("y ~ 1 + (1|g)", rows).fit()
+    y = rows["y"].to_numpy().reshape(12, 20)
+    within = float(((y - y.mean(axis=1, keepdims=True)) ** 2).sum()) / (12 * 19)
+    between = float(np.var(y.mean(axis=1))) - within / 20
+    assert fit.outcome.converged
+    assert fit.outcome.evaluations < 100
+    np.testing.assert_allclose(fit.varcorr["variance"], [between, within], rtol=exact)
+
+
+def test_a_linear_mixed_model_that_fits_exactly() -> None:
+    for shift in (0.0, 1e6):
+        rows = one_way(0.0).with_columns(pl.col("y") + shift)
+        with pytest.raises(bg.FitError, match="fitted exactly"):
+            bg.lmer("y ~ 1 + (1|g)", rows).fit()
+
+
+def test_no_adjustment_by_parameters_that_are_not_identified() -> None:
+    rows = one_way(1.0)
+    with pytest.raises(bg.FitError, match=r"kenward-roger.*sd of \(Intercept\) by g"):
+        bg.lmer("y ~ g + (1|g)", rows).fit("reml", df="kenward-roger")
+
+
+def test_a_covariance_that_lost_rank_is_named_as_a_whole() -> None:
+    rng = np.random.default_rng(1)
+    x, z, g = rng.normal(size=300), rng.normal(size=300), rng.integers(0, 15, 300)
+    u, v = rng.normal(size=15), rng.normal(size=15)  # two directions for three effects
+    y = u[g] + v[g] * x + (0.6 * u[g] + 0.8 * v[g]) * z + 0.3 * rng.normal(size=300)
+    rows = pl.DataFrame({"y": y, "x": x, "z": z, "g": g.astype(str)})
+    fit = bg.lmer("y ~ x + z + (x + z|g)", rows).fit()
+    assert fit.outcome.singular == ("covariance of (Intercept), x, z by g (rank 2 of 3)",)

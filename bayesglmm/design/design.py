@@ -118,6 +118,12 @@ class Design:
             return self.weights
         return self.weights * self.trials
 
+    @property
+    def repeated_trials(self) -> NDArray[np.float64]:
+        """The numbers of trials where weights repeat a row of them; else empty."""
+        repeated = self.response.has_trials and bool((self.weights != 1.0).any())
+        return self.trials if repeated else np.zeros(0)
+
     @cached_property
     def structure(self) -> Structure:
         """Which levels of the random effects meet, and in which order to eliminate them."""

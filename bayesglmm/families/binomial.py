@@ -6,10 +6,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtrc, gammaln, xlogy
+from scipy.special import bdtrc, xlogy
 
 from bayesglmm.errors import DataError
-from bayesglmm.families.family import Array, Family, no_scale
+from bayesglmm.families.family import Array, Family, log_choices, no_scale
 from bayesglmm.families.links import Link
 
 
@@ -19,9 +19,8 @@ def _log_density(link: Link, y: Array, w: Array, eta: Array, sigma: float) -> Ar
     with np.errstate(invalid="ignore"):
         hits = np.where(successes > 0, successes * link.log_probability(eta)[0], 0.0)
         misses = np.where(failures > 0, failures * link.log_complement(eta)[0], 0.0)
-    coefficient = gammaln(w + 1.0) - gammaln(successes + 1.0) - gammaln(failures + 1.0)
     mu = link.inverse(eta)
-    return np.where((mu >= 0.0) & (mu <= 1.0), hits + misses + coefficient, -np.inf)
+    return np.where((mu >= 0.0) & (mu <= 1.0), hits + misses + log_choices(w, y), -np.inf)
 
 
 def _derivatives(

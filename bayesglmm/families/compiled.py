@@ -19,7 +19,7 @@ from numba import njit
 from scipy.special import gammaln
 
 from bayesglmm.families.elementary import exp, log1p_of_unit
-from bayesglmm.families.family import Array, Likelihood
+from bayesglmm.families.family import Array, Likelihood, log_choices
 
 _GAUSSIAN, _GAUSSIAN_LOG, _LOGIT, _CLOGLOG, _POISSON = range(5)
 _PROBIT, _LOG, _SHARE, _RATE, _LARGE_POISSON = range(5, 10)
@@ -335,10 +335,9 @@ class Density:
             if self._code == _LARGE_POISSON:
                 at_y = np.where(y < _LARGE_COUNT, 0.0, y * np.log(np.maximum(y, 1.0)) - y)
             return float(np.sum(w * (at_y - gammaln(y + 1.0))))
-        wins, losses = w * y, w * (1.0 - y)
         if np.all(w == 1.0):
             return 0.0
-        return float(np.sum(gammaln(w + 1.0) - gammaln(wins + 1.0) - gammaln(losses + 1.0)))
+        return float(np.sum(log_choices(w, y) + self.likelihood.repeated()))
 
     def __call__(self, eta: Array, sigma: float, out: Array) -> float:
         """Sum of log p(y_i | eta_i), constants included.

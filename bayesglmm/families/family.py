@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from bayesglmm.families.links import Link
 
@@ -116,12 +117,16 @@ class Likelihood:
         (n,) response (proportions for the binomial).
     w
         (n,) prior weights (trials for the binomial).
+    trials
+        (n,) trials of a row that counts w / trials times, or empty where w are the trials: to
+        have a row twice is not to have a row of twice as many trials, of which there are more.
     """
 
     family: Family
     link: Link
     y: Array
     w: Array
+    trials: Array = field(default_factory=lambda: np.zeros(0))
 
     @property
     def is_linear(self) -> bool:
@@ -140,7 +145,14 @@ class Likelihood:
 
     def log_density(self, eta: Array, sigma: float = 1.0) -> Array:
         """(n,) log p(y_i | eta_i), constants included."""
-        return self.family.log_density(self.link, self.y, self.w, eta, sigma)
+        return self.family.log_density(self.link, self.y, self.w, eta, sigma) + self.repeated()
+
+    def repeated(self) -> Array | float:
+        """(n,) what rows that count several times have in log p beyond one row of all trials."""
+        if not len(self.trials):
+            return 0.0
+        one = log_choices(self.trials, self.y)
+        return np.asarray(self.w / self.trials * one - log_choices(self.w, self.y))
 
     def derivatives(self, eta: Array, sigma: float = 1.0) -> tuple[Array, Array, Array]:
         """First, second and third derivative of the log-density in eta, each (n,)."""
@@ -164,6 +176,12 @@ class Likelihood:
     def deviance(self, mu: Array) -> float:
         """Sum of weighted unit deviances (R's ``deviance``)."""
         return float(np.sum(self.w * self.family.unit_deviance(self.y, mu)))
+
+
+def log_choices(trials: Array, share: Array) -> Array:
+    """log of the number of ways in which ``share`` of the trials can be successes."""
+    wins, losses = trials * share, trials * (1.0 - share)
+    return np.asarray(gammaln(trials + 1.0) - gammaln(wins + 1.0) - gammaln(losses + 1.0))
 
 
 def chain(

@@ -85,7 +85,8 @@ def parse(text: str, *, one_sided: bool = False) -> Formula:
     """
     if not isinstance(text, str):
         raise FormulaError(
-            f"a formula is text such as 'y ~ x + (1|g)', not {type(text).__name__} {text!r}"
+            f"a formula is text such as 'y ~ x + (1|g)', not {type(text).__name__}; it comes "
+            "first, then the data"
         )
     return _parse(text.strip(), one_sided)
 

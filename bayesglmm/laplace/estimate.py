@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg.lapack import dtrtrs
 
 from bayesglmm.laplace.outcome import Outcome
@@ -14,6 +15,34 @@ from bayesglmm.laplace.structure import Array, Integers, Structure
 
 if TYPE_CHECKING:
     from bayesglmm.laplace.factor import Factor
+
+
+_USED = 1e-6  # weight of an estimate without a covariance from which on it counts
+
+
+def covariance_along(L: Array, cov: Array) -> Array:
+    """(m, m) L cov L' for L (m, p).
+
+    Estimates without a covariance (NaN: they run to infinity) only matter to rows that use them.
+    """
+    known, used = _known(L, cov)
+    out = L[:, known] @ cov[np.ix_(known, known)] @ L[:, known].T
+    out[used] = out[:, used] = np.nan
+    return np.asarray(out)
+
+
+def variance_along(L: Array, cov: Array) -> Array:
+    """(m,) the diagonal of :func:`covariance_along`."""
+    known, used = _known(L, cov)
+    out = np.einsum("mp,pq,mq->m", L[:, known], cov[np.ix_(known, known)], L[:, known])
+    out[used] = np.nan
+    return np.asarray(out)
+
+
+def _known(L: Array, cov: Array) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which estimates have a covariance, and which rows use one that has none."""
+    known = ~np.isnan(cov.diagonal())
+    return known, (np.abs(L[:, ~known]) > _USED).any(axis=1)
 
 
 @dataclass(frozen=True, slots=True)

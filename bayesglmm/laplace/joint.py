@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, fdtrc
 
-from bayesglmm.laplace.estimate import Estimate
+from bayesglmm.laplace.estimate import Estimate, covariance_along
 
 Array = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def joint_test(
     Parameters
     ----------
     estimate
-        Of the coefficients, p of them.
+        Of the coefficients, p of them; where L uses one that is infinite the statistic is NaN.
     L
         (m, p), link scale; redundant rows do not count.
     rhs
@@ -77,7 +77,10 @@ def joint_test(
     if len(L) == 0:
         return JointTest(np.nan, 0, np.inf if asymptotic else np.nan)
     away = L @ estimate.beta - (0.0 if rhs is None else rhs)
-    values, vectors = np.linalg.eigh(L @ estimate.vcov @ L.T)
+    covariance = covariance_along(L, estimate.vcov)
+    if np.isnan(covariance).any():
+        return JointTest(np.nan, int(np.linalg.matrix_rank(L)), np.inf)
+    values, vectors = np.linalg.eigh(covariance)
     kept = values > _RANK * max(float(values[-1]), 0.0)
     values, basis = values[kept], vectors[:, kept].T
     q = int(kept.sum())

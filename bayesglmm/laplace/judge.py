@@ -139,7 +139,7 @@ def judge(
     redundant = tuple(
         n for n, gone, at_edge in zip(names, lost, edge, strict=False) if gone and not at_edge
     )
-    singular = tuple(n for n, at_edge in zip(names, edge, strict=True) if at_edge)
+    singular = _singular(design, covariance, theta, zero, names, edge)
     masked = lost | np.append(edge, [False] * has_sigma).astype(bool)
     cov[masked, :] = np.nan
     cov[:, masked] = np.nan
@@ -186,6 +186,34 @@ def _boundary(
                 bool(gone[c.row] or gone[c.column]) or (deficient[c.term] and not gone.any())
             )
     return np.array(out, dtype=bool)
+
+
+def _singular(
+    design: Design,
+    covariance: Covariance,
+    theta: Array,
+    zero: Array,
+    names: list[str],
+    edge: NDArray[np.bool_],
+) -> tuple[str, ...]:
+    """What lies at its boundary, by name.
+
+    A covariance of three columns or more may have lost rank though no correlation is one: it is
+    named as a whole.
+    """
+    out: list[str] = []
+    parts, lambdas = components(covariance), covariance.lambdas(theta)
+    for f, (group, factor) in enumerate(zip(design.random, lambdas, strict=True)):
+        own = [k for k, c in enumerate(parts) if c.term == f]
+        sds, correlations = own[: group.K], own[group.K :]
+        if len(correlations) > 1 and edge[correlations].all() and not edge[sds].any():
+            diagonal = np.abs(np.diag(factor))
+            rank = int(np.sum(diagonal >= max(zero[f], _ZERO * float(diagonal.max()))))
+            columns = ", ".join(group.columns)
+            out.append(f"covariance of {columns} by {group.name} (rank {rank} of {group.K})")
+        else:
+            out.extend(names[k] for k in own if edge[k])
+    return tuple(out)
 
 
 def component_name(design: Design, term: int, row: int, column: int, kind: str) -> str:

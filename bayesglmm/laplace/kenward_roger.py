@@ -50,8 +50,15 @@ def kenward_roger(estimate: Estimate, design: Design) -> Estimate:
     Raises
     ------
     FitError
-        If crossed random effects need a dense matrix that is too large.
+        If crossed random effects need a dense matrix that is too large, or variance parameters
+        are not identified: the adjustment is made of their covariance.
     """
+    if estimate.outcome.redundant:
+        raise FitError(
+            "df='kenward-roger' needs variance parameters that the data tell apart; these are not: "
+            f"{', '.join(estimate.outcome.redundant)}. Remove the overlapping term, or use "
+            "df='satterthwaite'"
+        )
     root = np.sqrt(design.weights)
     X = design.X * root[:, None]
     basis = _standardised(estimate, design, root)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bayesglmm.design import Design
+from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import (
@@ -32,6 +33,7 @@ from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_cov
 from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
+_EXACT = 1e-14  # share of the squares of residuals below which effects leave nothing
 _LARGE = 500  # columns of the dense block from which an evaluation is dear
 _DEAR_STEP = 1e-5  # of the differences there
 
@@ -58,11 +60,15 @@ def linear_mixed(
         known_residual=False,
     )
     forward = _DEAR_STEP if structure.q >= _LARGE else forward_step(design.n)
-    best = maximise(objective, start, scale, metric=objective.information, forward=forward)
+    best = maximise(
+        objective, start, scale, metric=objective.information, forward=forward, growing=True
+    )
     zero = negligible(structure, problem.W)
     if at_edge(covariance, best, zero):
         ones = covariance.identity()
-        again = maximise(objective, ones, scale, metric=objective.information, forward=forward)
+        again = maximise(
+            objective, ones, scale, metric=objective.information, forward=forward, growing=True
+        )
         best = better(best, again)
     theta, curvature = settle(objective, covariance, best, scale, zero)
     value = objective(theta)[0]
@@ -85,6 +91,13 @@ def linear_mixed(
     eta = np.empty(design.n)
     fixed = columns.X @ at.beta + design.offset
     kernels.add_effects(structure.arrays, columns.Z, fixed, b, eta)
+    left = likelihood.y - eta
+    if float(w @ left**2) <= _EXACT * float(problem.xx[design.p, design.p]):
+        raise FitError(
+            "the response is fitted exactly by the fixed and random effects: its residual variance "
+            "is zero, and the likelihood has no maximum. Leave out a term, or check whether the "
+            "response is a mean or a copy of something that is constant within groups"
+        )
     raw = transformed(covariance, theta, transforms)
     outcome, component_cov = judge(
         design, covariance, transforms, theta, zero, best, scale_cov, flat, ()

@@ -21,7 +21,7 @@ from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.memory import check_memory
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.outcome import Outcome
-from bayesglmm.laplace.separation import judge_separation
+from bayesglmm.laplace.separation import judge_groups, judge_separation
 from bayesglmm.laplace.structure import Array, Structure
 from bayesglmm.laplace.threads import blas_threads
 
@@ -75,7 +75,8 @@ def maximum_likelihood(
         else:
             Q, R = orthonormal(design.X)
             found = without_effects(replace(design, X=Q), likelihood, linear)
-        return judge_separation(found.for_columns(R), design, likelihood)
+        found = judge_separation(found.for_columns(R), design, likelihood)
+        return judge_groups(found, design, likelihood)
 
 
 def check_quadrature(design: Design, linear: bool, nagq: int) -> None:
@@ -96,9 +97,12 @@ def check_quadrature(design: Design, linear: bool, nagq: int) -> None:
         return
     if len(design.random) > 1 or columns > _MOST_COLUMNS:
         terms = ", ".join(f"{t.name} ({len(t.columns)} column(s))" for t in design.random)
+        one = len({t.factor for t in design.random}) == 1 < len(design.random)
         raise ChoiceError(
             "nagq > 1 needs a single random-effects term of at most three columns, such as "
-            f"(1|g) or (x|g); this model has {terms}. Use nagq=1 (Laplace)."
+            f"(1|g), (x|g) or (x||g); this model has {terms}. "
+            + ("Write the terms as one, or use" if one else "Use")
+            + " nagq=1 (Laplace)."
         )
 
 

@@ -117,6 +117,7 @@ def maximise(
     metric: Metric | None = None,
     inverse: Array | None = None,
     forward: float = 0.0,
+    growing: bool = False,
 ) -> Optimum:
     """Maximise from ``start``; ``scale`` is the expected size of a change in each entry.
 
@@ -132,6 +133,8 @@ def maximise(
         is not known everywhere.
     forward
         Step of forward differences for the Hessian, 0 for central ones; see :func:`hessian`.
+    growing
+        Whether the longest step may grow: where the function has no other maxima far away.
     """
     evaluations, unit = 0, np.outer(scale, scale)
 
@@ -156,6 +159,7 @@ def maximise(
         trace,
         metric=known,
         inverse=None if inverse is None else inverse / unit,
+        growing=growing,
     )
     ones = np.ones_like(z)
     curvature = hessian(scaled, z, ones, gradient, forward=forward)
@@ -223,6 +227,7 @@ def bfgs(
     *,
     metric: Metric | None = None,
     inverse: Array | None = None,
+    growing: bool = False,
     arrived: float = _ARRIVED,
 ) -> tuple[Array, float, Array, Array]:
     """Quasi-Newton ascent until the squared distance to the top, in its metric, is ``arrived``.
@@ -233,13 +238,15 @@ def bfgs(
     """
     identity = np.eye(len(z))
     fresh, far = metric is None and inverse is None, metric is not None
+    longest = _LONGEST
     if inverse is None:
         inverse = identity / max(1.0, float(np.linalg.norm(gradient)))
     for _ in range(_MAX_ITERATIONS):
         if metric is not None and far:
             inverse = _inverse(metric())
         step = inverse @ gradient
-        step *= min(1.0, _LONGEST / max(float(np.abs(step).max(initial=0.0)), 1e-300))
+        length = max(float(np.abs(step).max(initial=0.0)), 1e-300)
+        step *= min(1.0, longest / length)
         slope = float(step @ gradient)
         far = slope > _NEAR
         if not slope > arrived:
@@ -262,6 +269,8 @@ def bfgs(
             inverse, fresh = identity / max(1.0, float(np.linalg.norm(gradient))), True
             metric = None
             continue
+        if growing and length > longest and size == 1.0:
+            longest *= 2.0
         if far and size < _TOO_LONG:  # the average information vanishes with an sd
             metric = None
         s, y = size * step, gradient - new_gradient

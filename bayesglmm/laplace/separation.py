@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.families import Likelihood
+from bayesglmm.laplace.covariance import components, covariance_of
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.structure import Array
 
@@ -31,6 +32,7 @@ _EXTREME = 1e-4
 # ... and the data hold less than this information, relative to columns of unit length, on some
 # direction: along d the weights of all rows vanish.
 _INFORMATION = 1e-3
+_WIDE = 6.0  # an sd on the link scale that few data call for: only then groups are looked at
 _APART = 1e-4  # of the largest allowed |x_i'd|, which is one; below, it counts as zero
 
 
@@ -77,6 +79,36 @@ def judge_separation(estimate: Estimate, design: Design, likelihood: Likelihood)
         )
     vcov[found.moved, :] = vcov[:, found.moved] = np.nan
     return replace(estimate, vcov=vcov, outcome=replace(estimate.outcome, notes=notes))
+
+
+def judge_groups(estimate: Estimate, design: Design, likelihood: Likelihood) -> Estimate:
+    """The estimate with a note where random effects separate the outcomes.
+
+    If every level of a factor has outcomes of one kind, nothing bounds its sd from above.
+    """
+    if not can_separate(likelihood) or not likelihood.family.is_probability:
+        return estimate
+    parts = components(covariance_of(design.random))
+    wide = {
+        c.term
+        for c, sd in zip(parts, estimate.component_values, strict=False)
+        if c.kind == "sd" and sd > _WIDE and design.random[c.term].columns[c.row] == INTERCEPT
+    }
+    notes = []
+    for f in sorted(wide):
+        term, y, w = design.random[f], likelihood.y, likelihood.w
+        successes = np.bincount(term.index, w * y, term.J)
+        failures = np.bincount(term.index, w * (1.0 - y), term.J)
+        if not np.any((successes > 0.0) & (failures > 0.0)):
+            notes.append(
+                f"Separation by {term.name}: the outcomes of every level are all the same, so "
+                "nothing bounds its sd from above, and the estimate is an accident of the "
+                'approximation. Fit with a prior: fit("nuts").'
+            )
+    if not notes:
+        return estimate
+    notes.extend(estimate.outcome.notes)
+    return replace(estimate, outcome=replace(estimate.outcome, notes=tuple(notes)))
 
 
 def can_separate(likelihood: Likelihood) -> bool:

@@ -44,7 +44,8 @@ class Bootstrap:
         ``iteration, kind, group, term, term2, estimate``: one row for each iteration that did not
         fail and each quantity. ``kind`` is ``coef`` (link scale), ``sd``, ``corr``, ``residual``,
         or ``statistic``; ``group``, ``term`` and ``term2`` are those of ``varcorr`` (for a
-        coefficient or a statistic only ``term``). A correlation with an sd of zero is null.
+        coefficient or a statistic only ``term``). A correlation with an sd of zero is null; a
+        coefficient that separated outcomes leave without a maximum is infinite.
     estimates
         The same quantities of the fit itself, ``kind, group, term, term2, estimate``.
     outcomes
@@ -99,7 +100,9 @@ class Bootstrap:
         Table
             ``kind, group, term, term2, estimate, bias, std_error, conf_low, conf_high, n``:
             ``estimate`` is that of the fit, ``bias`` the mean of the draws minus it,
-            ``std_error`` the sd of the draws, ``n`` the number of draws that are finite.
+            ``std_error`` the sd of the draws, ``n`` the number of draws that are not null. Where
+            some are infinite bias and standard error are null, and so is an end of an interval
+            that they reach.
         """
         level = check_level(level)
         check_choice("kind", kind, INTERVALS)
@@ -108,12 +111,17 @@ class Bootstrap:
         }
         counts = []
         for estimate, draws in zip(self.estimates["estimate"], self._matrix.T, strict=True):
-            kept = draws[np.isfinite(draws)]
+            kept = draws[~np.isnan(draws)]
             counts.append(len(kept))
             numbers: tuple[float | None, ...] = (None,) * 4
             if estimate is not None and len(kept) > 1:
-                bias, spread = float(kept.mean() - estimate), float(kept.std(ddof=1))
-                numbers = (bias, spread, *interval(kept, estimate, level, kind))
+                with np.errstate(invalid="ignore"):  # infinite draws
+                    found = (
+                        float(kept.mean() - estimate),
+                        float(kept.std(ddof=1)),
+                        *interval(kept, estimate, level, kind),
+                    )
+                numbers = tuple(v if np.isfinite(v) else None for v in found)
             for name, value in zip(columns, numbers, strict=True):
                 columns[name].append(value)
         series = {name: pl.Series(v, dtype=pl.Float64) for name, v in columns.items()}

@@ -32,12 +32,14 @@ def vif(fit: Fit) -> Table:
     -------
     Table
         ``term, df, gvif, ci_increase_factor``; the last is gvif^(1 / (2 df)), the factor by
-        which an interval is longer, comparable between terms.
+        which an interval is longer, comparable between terms. Both are null for a term without
+        coefficients of its own (aliased).
 
     Raises
     ------
     ChoiceError
-        For fewer than two terms, or a model without an intercept, where it has no meaning.
+        For fewer than two terms, a model without an intercept, or an infinite coefficient, where
+        it has no meaning.
 
     Examples
     --------
@@ -54,6 +56,12 @@ def vif(fit: Fit) -> Table:
             f"vif needs an intercept and two terms or more; {fit.model.formula!r} has "
             f"{len(terms)} term(s) and {'an' if '(Intercept)' in design.names else 'no'} intercept"
         )
+    if np.isnan(fit.vcov).any():
+        raise ChoiceError(
+            "vif: a coefficient is infinite, as outcomes that are separated make it (see "
+            "fit.outcome), and has no correlation with the others; drop the predictor, or give it "
+            'a prior: model.fit("nuts")'
+        )
     kept = [k for k, name in enumerate(design.names) if name != "(Intercept)"]
     R = correlation(fit.vcov[np.ix_(kept, kept)])
     whole = np.linalg.slogdet(R)[1]
@@ -62,14 +70,14 @@ def vif(fit: Fit) -> Table:
         inside = np.isin(kept, term.columns)
         own = np.linalg.slogdet(R[np.ix_(inside, inside)])[1]
         others = np.linalg.slogdet(R[np.ix_(~inside, ~inside)])[1]
-        gvif.append(float(np.exp(own + others - whole)))
+        gvif.append(float(np.exp(own + others - whole)) if inside.any() else np.nan)
     df = np.array([len(term.columns) for term in terms])
     return table(
         {
             "term": [term.label for term in terms],
             "df": df,
             "gvif": gvif,
-            "ci_increase_factor": np.array(gvif) ** (0.5 / df),
+            "ci_increase_factor": np.array(gvif) ** (0.5 / np.maximum(df, 1)),
         },
         f"Generalised variance-inflation factors · {fit.method} · correlations of the coefficients",
     )

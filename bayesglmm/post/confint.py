@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import polars as pl
 
 from bayesglmm.errors import ChoiceError, check_choice
 from bayesglmm.post.check import check_fit
@@ -33,6 +33,8 @@ def confint(
     which: str | Sequence[str] | None = None,
     nsim: int = _NSIM,
     seed: int | None = None,
+    executor: Executor | None = None,
+    progress: bool = True,
 ) -> Table:
     """Intervals of coefficients, sds, correlations and the residual sd (R's ``confint``).
 
@@ -52,8 +54,9 @@ def confint(
     which
         Kinds (``"coef"``, ``"sd"``, ``"corr"``, ``"residual"``) or names (``"Days"``,
         ``"sd Days | Subject"``) of parameters; None for all.
-    nsim, seed
-        Of the bootstrap: number of simulated responses, and what makes them reproducible.
+    nsim, seed, executor, progress
+        Of the bootstrap: number of simulated responses, what makes them reproducible, who shares
+        the work, and whether a bar shows how far it is; see ``bootstrap``.
 
     Returns
     -------
@@ -65,8 +68,8 @@ def confint(
     Raises
     ------
     ChoiceError
-        For an unknown method, one that does not suit the fit, an unknown parameter, or a seed
-        where nothing is drawn.
+        For an unknown method, one that does not suit the fit, an unknown parameter, or an option
+        of the bootstrap where nothing is drawn.
 
     Examples
     --------
@@ -96,15 +99,20 @@ def confint(
             "draws are the whole posterior, priors included. Use method='hdi', or "
             f"confint(model.fit(), {method!r})."
         )
-    if method != "boot" and (seed is not None or nsim != _NSIM):
+    if method != "boot" and (seed is not None or nsim != _NSIM or executor is not None):
         raise ChoiceError(
-            f"nsim and seed belong to method='boot'; method={method!r} draws nothing. Leave them "
-            "out"
+            f"nsim, seed and executor belong to method='boot'; method={method!r} draws nothing. "
+            "Leave them out"
         )
     if method == "profile":
         return profile(fit, which, level=level).confint(level)
     if method == "boot":
-        return _bootstrapped(fit, level, which, nsim, seed)
+        from bayesglmm.post.bootstrap import bootstrap
+
+        chosen = list(select(labels(fit.model), which))
+        boot = bootstrap(fit, nsim, seed=seed, executor=executor, progress=progress)
+        every = boot.confint(level)
+        return table(every[chosen].to_dict(), every.caption)
     return _summarised(fit, level, which)
 
 
@@ -123,17 +131,7 @@ def _summarised(fit: Fit, level: float, which: str | Sequence[str] | None) -> Ta
     return table(
         {
             **key_columns([every[k] for k in chosen]),
-            **{k: pl.Series(v, dtype=pl.Float64).fill_nan(None) for k, v in numbers.items()},
+            **numbers,
         },
         " · ".join(told),
     )
-
-
-def _bootstrapped(
-    fit: Fit, level: float, which: str | Sequence[str] | None, nsim: int, seed: int | None
-) -> Table:
-    from bayesglmm.post.bootstrap import bootstrap
-
-    chosen = list(select(labels(fit.model), which))
-    every: Table = bootstrap(fit, nsim=nsim, seed=seed).confint(level)
-    return table(every[chosen].to_dict(), every.caption)

@@ -25,7 +25,7 @@ def interval(
     Parameters
     ----------
     draws
-        (n,) finite, n at least 2.
+        (n,), n at least 2. Infinite ones count; an end that they reach is not finite.
     estimate
         Of the fit that the draws were simulated from.
     kind

@@ -169,7 +169,11 @@ def param_values(fit: Fit) -> dict[str, float | dict[tuple[str, str], float]]:
     """
     check_fit(fit, "param_values")
     out: dict[str, float | dict[tuple[str, str], float]] = {}
-    out |= dict(zip(fit.model.design.names, coefficients(fit)["estimate"], strict=True))
+    out |= {
+        row["term"]: row["estimate"]
+        for row in coefficients(fit).iter_rows(named=True)
+        if row["term"] in fit.model.design.names  # aliased ones are not simulated from
+    }
     if not (fit.model.design.random or fit.model.family.has_scale):
         return out
     for row in varcorr(fit).iter_rows(named=True):

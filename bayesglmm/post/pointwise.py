@@ -122,7 +122,7 @@ def conditional(model: Model, chains: Chains, rows: slice) -> Array:
     from bayesglmm.families.compiled import Density, evaluate  # compiled: loaded when called
 
     whole = model.likelihood
-    part = Likelihood(whole.family, whole.link, whole.y[rows], whole.w[rows])
+    part = Likelihood(whole.family, whole.link, whole.y[rows], whole.w[rows], whole.trials[rows])
     density, has_scale = Density(part), whole.family.has_scale
     eta = linear_predictor(model, chains, slice(None), rows)
     if density.compiled is None:

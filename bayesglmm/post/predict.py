@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import to_polars
 from bayesglmm.errors import DataError, check_choice
+from bayesglmm.laplace.estimate import variance_along
 from bayesglmm.post.check import check_fit
 from bayesglmm.post.tables import caption, check_level
 from bayesglmm.posterior.gaussian import critical_value
@@ -113,7 +113,7 @@ def predict(
     note = caption(fit, f"Predictions (re={re!r})", f"{type} scale", interval)
     if unknown.any():
         note += f" · null in {int(unknown.sum())} row(s) that the data cannot estimate"
-    return table({name: pl.Series(values).fill_nan(None) for name, values in columns.items()}, note)
+    return table(columns, note)
 
 
 def _columns(
@@ -141,7 +141,7 @@ def _columns(
     for f, (index, Z) in enumerate(groups):
         eta = eta + np.einsum("nk,nk->n", Z, at.modes[f][index])
         sensitivity -= np.einsum("nk,nkp->np", Z, at.coef_map[f][index])
-    fixed = np.einsum("np,pq,nq->n", sensitivity, at.vcov, sensitivity)
+    fixed = variance_along(sensitivity, at.vcov)
     se = np.sqrt(np.maximum(fixed, 0.0) + conditional)
     df = at.degrees_of_freedom(X) if not groups else np.full(len(eta), np.inf)
     half = critical_value(df, level) * se

@@ -85,7 +85,7 @@ class Predictive:
             middle, low, high = np.quantile(self.draws, share, axis=0, method="closest_observation")
         columns = {"row": np.arange(len(middle)), "median": middle, "low": low, "high": high}
         note = f"{self.table.caption} · medians and central {level:.0%} intervals of responses"
-        return table({k: pl.Series(v).fill_nan(None) for k, v in columns.items()}, note)
+        return table(columns, note)
 
     def plot(self) -> Any:
         """The distribution of the data over those of the draws; returns a matplotlib Figure.

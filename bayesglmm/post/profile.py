@@ -120,7 +120,7 @@ class Profile:
         return table(
             {
                 **key_columns(self.labels),
-                **{k: pl.Series(v, dtype=pl.Float64).fill_nan(None) for k, v in numbers.items()},
+                **{k: pl.Series(v, dtype=pl.Float64) for k, v in numbers.items()},
             },
             "\n".join([heading, *notes]),
         )

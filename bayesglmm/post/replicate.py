@@ -135,7 +135,9 @@ def replicate(task: Task, k: int) -> Replicate:
     except (BayesglmmError, np.linalg.LinAlgError) as problem:
         return _failed(k, problem)
     if task.statistic is None:
-        values = np.concatenate([estimate.beta, estimate.component_values])
+        infinite = np.isnan(estimate.vcov.diagonal())  # outcomes are separated
+        beta = np.where(infinite, np.copysign(np.inf, estimate.beta), estimate.beta)
+        values = np.concatenate([beta, estimate.component_values])
     else:
         try:
             found = named_values(

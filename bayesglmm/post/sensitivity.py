@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.errors import ChoiceError
@@ -78,8 +77,8 @@ def prior_sensitivity(fit: Fit) -> Table:
     return table(
         {
             "term": list(parameter_names(model.design, model.family.has_scale)),
-            "prior": pl.Series(prior).fill_nan(None),
-            "likelihood": pl.Series(likelihood).fill_nan(None),
+            "prior": prior,
+            "likelihood": likelihood,
             "diagnosis": diagnosis.tolist(),
         },
         f"Power-scaling sensitivity · {posterior.method} · scaled: all priors but that of the "

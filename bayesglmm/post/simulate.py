@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import polars as pl
@@ -43,8 +44,19 @@ _RESPONSE = "response"
 _LARGEST_COUNT = 1e18  # of a mean whose counts 64 bits can hold
 
 
-def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = "new") -> Table:
+@overload
+def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = "new") -> Table: ...
+
+
+@overload
+def simulate(fit: str, data: object, **options: Any) -> Table: ...
+
+
+def simulate(fit: Fit | str, *given: Any, **options: Any) -> Table:
     """Responses simulated from a fit, for the rows it was fitted to (lme4's ``simulate``).
+
+    ``simulate(fit, nsim=1, *, seed=None, re="new")``; with a formula in place of the fit,
+    ``simulate(formula, data, *, params, family, ...)``, it is :func:`bayesglmm.simulate_new`.
 
     Parameters
     ----------
@@ -86,6 +98,12 @@ def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = 
     >>> fit.simulate(2, seed=1).head(3)["sim_2"].to_list()
     [0, 1, 1]
     """
+    if isinstance(fit, str) and (given or options):
+        return simulate_new(fit, *given, **options)
+    return _from_fit(fit, *given, **options)  # type: ignore[arg-type]  # told there
+
+
+def _from_fit(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = "new") -> Table:
     check_fit(
         fit,
         "simulate",
@@ -105,6 +123,10 @@ def simulate(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = 
     ]
     how = f"{fit.method} · {_EFFECTS[re if model.design.random else 'zero']}"
     return _table(model.design, model.family, ys, how, seed)
+
+
+# With a fit, as help() shows it.
+setattr(simulate, "__signature__", inspect.signature(_from_fit))  # noqa: B010
 
 
 def simulate_new(

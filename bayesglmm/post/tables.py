@@ -144,11 +144,10 @@ def varcorr(fit: Fit, *, level: float = 0.95) -> Table:
         "kind": [c.kind for c in parts] + ["residual"] * extra,
     }
     text = {name: pl.Series(values, dtype=pl.String) for name, values in labels.items()}
-    numbers = {name: pl.Series(v).fill_nan(None) for name, v in columns.items()}
     note = (
         f"Variance components · {fit.posterior.method} · {fit.posterior.component_interval(level)}"
     )
-    return table({**text, **numbers}, note)
+    return table({**text, **columns}, note)
 
 
 def ranef(fit: Fit, *, level: float = 0.95) -> Table:
@@ -178,6 +177,49 @@ def ranef(fit: Fit, *, level: float = 0.95) -> Table:
     return table(
         pl.concat(frames).to_dict(),
         caption(fit, "Random effects", scale(fit), fit.posterior.effect_interval(level)),
+    )
+
+
+def ranef_vcov(fit: Fit) -> Table:
+    """Variances and covariances of the random effects of every level (``postVar`` of lme4).
+
+    By maximum likelihood those given the parameters, at their estimates (``condVar``); of draws
+    those of the posterior.
+
+    Returns
+    -------
+    Table
+        ``group, level, term, term2, covariance``, squared units of the link scale: for every
+        level the variances (``term`` is ``term2``) and the covariances between the columns of a
+        term.
+
+    Examples
+    --------
+    >>> import bayesglmm as bg
+    >>> m = bg.lmer("Reaction ~ Days + (Days|Subject)", bg.load_dataset("sleepstudy"))
+    >>> bg.ranef_vcov(m.fit())["covariance"].round(1).to_list()[:3]
+    [141.0, -20.6, 5.2]
+    """
+    check_fit(fit, "ranef_vcov")
+    _needs_groups(fit, "ranef_vcov")
+    frames = []
+    for f, term in enumerate(fit.model.design.random):
+        row, column = np.tril_indices(term.K)
+        pairs = len(row)
+        frames.append(
+            pl.DataFrame(
+                {
+                    "group": [term.factor] * (term.J * pairs),
+                    "level": [name for name in term.levels for _ in range(pairs)],
+                    "term": [term.columns[k] for k in row] * term.J,
+                    "term2": [term.columns[k] for k in column] * term.J,
+                    "covariance": fit.posterior.effect_covariance(f)[:, row, column].ravel(),
+                }
+            )
+        )
+    return table(
+        pl.concat(frames).to_dict(),
+        f"Covariances of random effects · {fit.method} · {scale(fit)}, squared",
     )
 
 

@@ -46,8 +46,18 @@ _WITHOUT_DF = {
 
 
 def choose_test(fit: Fit, test: str, what: str) -> str:
-    """``"F"``, ``"wald"`` or ``"lrt"``; ``"auto"`` is F where there are degrees of freedom."""
+    """``"F"``, ``"wald"`` or ``"lrt"``; ``"auto"`` is F where there are degrees of freedom.
+
+    Of a table with a coefficient that is infinite it is lrt, the one test that has a meaning.
+    """
     estimate = estimate_of(fit, what)
+    if what == "anova" and _infinite(estimate):
+        if test == "wald":
+            raise ChoiceError(
+                "test='wald' has no meaning where a coefficient is infinite, as outcomes that are "
+                "separated make it (see fit.outcome); use test='lrt'"
+            )
+        test = "lrt" if test == "auto" else test
     has_df = len(estimate.scale_cov) > 0 or np.isfinite(estimate.df_residual)
     if test == "auto":
         return "F" if has_df else "wald"
@@ -59,6 +69,10 @@ def choose_test(fit: Fit, test: str, what: str) -> str:
         )
         raise ChoiceError(f"test='F' needs denominator degrees of freedom: {why}")
     return test
+
+
+def _infinite(estimate: Estimate) -> bool:
+    return bool(np.isnan(estimate.vcov).any())
 
 
 def describe(fit: Fit, test: str) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
+from bayesglmm.laplace.estimate import covariance_along
+
 Array = NDArray[np.float64]
 
 
@@ -37,7 +39,7 @@ class Gaussian:
 
     def linear(self, L: Array) -> Gaussian:
         """The distribution of ``L @ parameters`` for L (k, m)."""
-        return Gaussian(L @ self.mean, L @ self.cov @ L.T, lambda M: self.degrees(M @ L))
+        return Gaussian(L @ self.mean, covariance_along(L, self.cov), lambda M: self.degrees(M @ L))
 
     def covariance(self) -> Array:
         """(m, m) covariance."""

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from bayesglmm.design import Design
 from bayesglmm.laplace.covariance import components, covariance_of
-from bayesglmm.laplace.estimate import Estimate
+from bayesglmm.laplace.estimate import Estimate, variance_along
 from bayesglmm.posterior.gaussian import Gaussian, wald
 
 Array = NDArray[np.float64]
@@ -81,6 +81,10 @@ class MLPosterior:
         variance = np.diagonal(self.estimate.mode_cov[term], axis1=1, axis2=2).ravel()
         return _asymptotic(mean, np.sqrt(np.maximum(variance, 0.0)), level)
 
+    def effect_covariance(self, term: int) -> Array:
+        """(J, K, K) covariance of the effects of every level, given the parameters."""
+        return self.estimate.mode_cov[term]
+
     def coefficients(self, column: int, term: int, position: int, level: float) -> dict[str, Array]:
         """Columns for (J,) beta + b: ``column`` of X (or -1), ``position`` in a term (or -1).
 
@@ -91,14 +95,16 @@ class MLPosterior:
         mean, variance = np.zeros(J), np.zeros(J)
         if column >= 0:
             mean += at.beta[column]
-            variance += at.vcov[column, column]
         if position >= 0:
             C = at.coef_map[term][:, position, :]
             mean += at.modes[term][:, position]
             variance += at.mode_cov[term][:, position, position]
-            variance += np.einsum("jp,pq,jq->j", C, at.vcov, C)
+            moved = -C
             if column >= 0:
-                variance -= 2.0 * C @ at.vcov[:, column]
+                moved[:, column] += 1.0
+            variance += variance_along(moved, at.vcov)
+        elif column >= 0:
+            variance += at.vcov[column, column]
         return _asymptotic(mean, np.sqrt(np.maximum(variance, 0.0)), level)
 
     def modes(self) -> tuple[Array, ...]:

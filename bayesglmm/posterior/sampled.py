@@ -98,6 +98,12 @@ class SampledPosterior:
         values = self._effect_draws(term)
         return self.draws(values.reshape(*values.shape[:2], -1)).summary(level)
 
+    def effect_covariance(self, term: int) -> Array:
+        """(J, K, K) posterior covariance of the effects of every level."""
+        values = self._effect_draws(term)
+        values = (values - values.mean(axis=(0, 1))).reshape(-1, *values.shape[2:])
+        return np.asarray(np.einsum("djk,djl->jkl", values, values) / (len(values) - 1))
+
     def coefficients(self, column: int, term: int, position: int, level: float) -> dict[str, Array]:
         """Columns for (J,) beta + b, draw by draw."""
         J = self.design.random[term].J

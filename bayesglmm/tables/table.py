@@ -56,7 +56,7 @@ def _with_caption(text: str, caption: str) -> str:
 
 
 def table(columns: Mapping[str, Any], caption: str) -> Table:
-    """Build a :class:`Table` from columns."""
-    out = Table(dict(columns))
+    """Build a :class:`Table` from columns; what is no number is missing (null, R's NA)."""
+    out = Table(pl.DataFrame(dict(columns)).fill_nan(None).to_dict())
     out.caption = caption
     return out

@@ -685,6 +685,19 @@ def test_successes_and_proportions() -> None:
     assert fits[2].loglik == pytest.approx(fits[0].loglik, abs=1e-9)
 
 
+def test_a_weight_of_two_is_a_row_that_is_there_twice() -> None:
+    """Also beside trials: twice the log-likelihood of a row, not a row of twice the trials."""
+    formula = "cbind(incidence, size - incidence) ~ period + (1|herd)"
+    twice = bg.glmer(formula, pl.concat([CBPP, CBPP]), family="binomial").fit()
+    weighted = bg.glmer(formula, CBPP, family="binomial", weights=np.full(56, 2.0))
+    fit = weighted.fit()
+    assert fit.loglik == pytest.approx(twice.loglik, abs=1e-9)
+    np.testing.assert_allclose(fit.params["estimate"], twice.params["estimate"], atol=1e-7)
+    one = bg.glm(formula.replace(" + (1|herd)", ""), CBPP, family="binomial").fit()
+    two = bg.glm(formula.replace(" + (1|herd)", ""), CBPP, family="binomial", weights=[2.0] * 56)
+    assert two.fit().loglik == pytest.approx(2.0 * one.loglik, abs=1e-9)
+
+
 def test_every_kernel_is_compiled_for_one_type_of_arguments() -> None:
     """Another layout or a read-only array would compile a kernel again, in the middle of a fit."""
     data = bg.load_dataset("cbpp")

@@ -144,7 +144,7 @@ def test_the_rest_is_the_fit_of_the_rest(formula: str, y: str, family: str) -> N
     np.testing.assert_allclose(ours["std_error"], theirs["std_error"], rtol=2e-3)
     infinite = fit.params.row(by_predicate=pl.col("term") == "fc", named=True)
     assert infinite["estimate"] < -10
-    assert np.isnan(infinite["std_error"])
+    assert infinite["std_error"] is None
 
 
 def test_which_predictor_separates() -> None:
@@ -172,3 +172,60 @@ def test_extreme_but_not_separated() -> None:
     assert np.abs(fit.predict(type="link")["estimate"].to_numpy()).max() > 20
     assert fit.outcome.notes == ()
     assert find_separation(fit.model.design.X, fit.model.likelihood).rows.sum() == 0
+
+
+def separated(n: int = 90) -> pl.DataFrame:
+    """x tells something of y, s = 1 means y = 1."""
+    rng = np.random.default_rng(7)
+    x, g = rng.normal(size=n), rng.integers(0, 6, n)
+    y = (rng.random(n) < 1.0 / (1.0 + np.exp(-0.8 * x))).astype(int)
+    s = ((y == 1) & (rng.random(n) < 0.4)).astype(int)
+    return pl.DataFrame({"y": y, "x": x, "s": s, "g": [f"g{k}" for k in g]})
+
+
+def test_what_is_finite_beside_an_infinite_coefficient() -> None:
+    """As in the fit to the rows that are not set apart, to which the others add nothing."""
+    rows = separated()
+    whole = bg.glm("y ~ x + s", rows, family="binomial").fit()
+    rest = bg.glm("y ~ x", rows.filter(pl.col("s") == 0), family="binomial").fit()
+    test = whole.wald_test("x = 0")["chi_square"][0]
+    assert test == pytest.approx(rest.wald_test("x = 0")["chi_square"][0], rel=1e-5)
+    assert whole.wald_test("s = 0").row(0)[1:] == (None, 1, None)
+    seen = whole.predict(type="link")["std_error"]
+    assert seen.is_null().to_list() == (rows["s"] == 1).to_list()
+    np.testing.assert_allclose(seen.drop_nulls(), rest.predict(type="link")["std_error"], rtol=1e-5)
+    tests = whole.anova()
+    assert tests.to_dict(as_series=False) == whole.anova(test="lrt").to_dict(as_series=False)
+    assert "likelihood-ratio" in tests.caption
+    with pytest.raises(bg.ChoiceError, match="no meaning where a coefficient is infinite"):
+        whole.anova(test="wald")
+    with pytest.raises(bg.ChoiceError, match="a coefficient is infinite"):
+        whole.vif()
+
+
+def test_levels_of_a_separated_fit_keep_their_standard_errors() -> None:
+    fit = bg.glmer("y ~ x + s + (1|g)", separated(), family="binomial").fit()
+    at = fit.coef.filter(pl.col("term") == "(Intercept)")["std_error"].to_numpy()
+    assert np.isfinite(at).all() and (at > 0.0).all()
+    assert fit.coef.filter(pl.col("term") == "s")["std_error"].is_null().all()
+
+
+def test_an_infinite_coefficient_has_no_bootstrap_interval() -> None:
+    boot = bg.glm("y ~ x + s", separated(), family="binomial").fit().bootstrap(60, seed=1)
+    infinite = boot.draws.filter(pl.col("term") == "s")["estimate"].is_infinite()
+    assert infinite.sum() > 54  # a response may separate by nothing
+    table = boot.summary()
+    row = dict(zip(table.columns, table.row(2), strict=True))
+    assert row["n"] == 60 and row["conf_high"] is None and row["std_error"] is None
+    assert all(v is not None for v in table.row(1)[5:])
+
+
+def test_outcomes_that_agree_within_every_group() -> None:
+    rng = np.random.default_rng(3)
+    y = np.repeat(rng.integers(0, 2, 12), 8)
+    rows = pl.DataFrame({"y": y, "x": rng.normal(size=96), "g": np.repeat([*"abcdefghijkl"], 8)})
+    with pytest.warns(bg.BayesglmmWarning, match=r"Separation by g: .* fit\(\"nuts\"\)"):
+        bg.glmer("y ~ x + (1|g)", rows, family="binomial").fit()
+    mixed = rows.with_columns(y=pl.Series([1 - y[0], *y[1:]]))
+    fit = bg.glmer("y ~ x + (1|g)", mixed, family="binomial").fit()
+    assert not any("Separation" in note for note in fit.outcome.notes)

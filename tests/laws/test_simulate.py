@@ -436,7 +436,7 @@ def test_bad_responses(sleep: bg.Fit, cbpp: bg.Fit) -> None:
     with pytest.raises(ChoiceError, match="param_values needs a fit"):
         bg.param_values(sleep.model)  # type: ignore[arg-type]
     with pytest.raises(ChoiceError, match="simulate_new"):
-        bg.simulate("y ~ x")  # type: ignore[arg-type]
+        bg.simulate("y ~ x")  # type: ignore[call-overload]
     with pytest.raises(ChoiceError, match="did you mean 'fitted'"):
         sleep.simulate(re="fited")  # type: ignore[arg-type]
     counts = bg.glm("incidence ~ 1", bg.load_dataset("cbpp"), family="poisson").fit()
@@ -543,3 +543,21 @@ def test_families_and_links_are_pickled_by_name(name: str) -> None:
     other = replace(record, link=np.abs) if isinstance(record, Link) else replace(record, name="x")
     with contextlib.suppress(pickle.PicklingError, TypeError, AttributeError):
         assert pickle.loads(pickle.dumps(other)) is not record
+
+
+def test_a_formula_is_simulated_from_without_a_fit() -> None:
+    design = pl.DataFrame({"g": ["a", "b", "c"] * 4, "x": [0.0, 0.5, 1.0] * 4})
+    truth = {"(Intercept)": 1.0, "x": 0.5, "sd:g": 0.3}
+    one = bg.simulate("~ x + (1|g)", design, params=truth, family="poisson", nsim=3, seed=1)
+    same = bg.simulate_new("~ x + (1|g)", design, params=truth, family="poisson", nsim=3, seed=1)
+    assert one.to_dict(as_series=False) == same.to_dict(as_series=False)
+
+
+def test_what_is_aliased_is_not_simulated_from() -> None:
+    rows = bg.load_dataset("sleepstudy").with_columns(double=2 * pl.col("Days"))
+    with pytest.warns(bg.BayesglmmWarning, match="not estimable"):
+        fit = bg.lmer("Reaction ~ Days + double + (1|Subject)", rows).fit()
+    names = ["(Intercept)", "Days", "sd:Subject:(Intercept)", "sigma"]
+    assert list(fit.param_values) == names
+    ys = bg.simulate("~ Days + (1|Subject)", rows, params=fit.param_values, seed=1)
+    assert ys.height == 180
