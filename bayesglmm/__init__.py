@@ -63,6 +63,7 @@ from bayesglmm.priors import (
     HalfNormal,
     HalfStudentT,
     Normal,
+    Prior,
     StudentT,
 )
 from bayesglmm.storage import load, save
@@ -92,6 +93,7 @@ __all__ = [
     "HalfStudentT",
     "Model",
     "Normal",
+    "Prior",
     "OptionError",
     "StudentT",
     "Treatment",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import build
 from bayesglmm.errors import ChoiceError, named_arguments, warn
-from bayesglmm.families import Likelihood, find_family, find_link
+from bayesglmm.families import Family, Likelihood, find_family, find_link
 from bayesglmm.formula import parse
 from bayesglmm.model import Missing, Model, check_response, not_estimable
 from bayesglmm.priors import Prior, choose_priors
@@ -39,7 +39,7 @@ def model(
     formula: str,
     data: object,
     *,
-    family: str = "gaussian",
+    family: str | Family = "gaussian",
     link: str = "default",
     weights: ColumnOrValues = "",
     offset: ColumnOrValues = "",
@@ -61,6 +61,7 @@ def model(
     family, link
         ``"gaussian"`` (identity, log), ``"binomial"`` or ``"bernoulli"`` (logit, probit,
         cloglog, log, identity), ``"poisson"`` (log, identity). The first link is the default.
+        Or a :class:`bayesglmm.families.Family` of your own.
     weights
         Column name or (n,) values. Gaussian: the variance is sigma^2 / weight. Binomial
         proportions: the number of trials, as in R. Poisson: case weights. Rows of weight zero
@@ -122,7 +123,7 @@ def model(
     return Model(design, chosen, chosen_link, choose_priors(design, likelihood, priors))
 
 
-def _guard(name: str, formula: str, bars: bool, gaussian: bool, family: str) -> None:
+def _guard(name: str, formula: str, bars: bool, gaussian: bool, family: str | Family) -> None:
     """Say which function is meant when bars or family do not fit the name."""
     has_bars = bool(parse(formula).bars)
     right = {
@@ -178,7 +179,7 @@ def glm(
     formula: str,
     data: object,
     *,
-    family: str = "gaussian",
+    family: str | Family = "gaussian",
     link: str = "default",
     weights: ColumnOrValues = "",
     offset: ColumnOrValues = "",
@@ -236,7 +237,7 @@ def glmer(
     formula: str,
     data: object,
     *,
-    family: str = "gaussian",
+    family: str | Family = "gaussian",
     link: str = "default",
     weights: ColumnOrValues = "",
     offset: ColumnOrValues = "",

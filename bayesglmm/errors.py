@@ -11,6 +11,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -25,6 +26,7 @@ __all__ = [
     "OptionError",
     "caret",
     "check_choice",
+    "check_whole",
     "named_arguments",
     "nearest",
     "warn",
@@ -96,6 +98,19 @@ class FileError(BayesglmmError, OSError):
 
 class BayesglmmWarning(UserWarning):
     """Something the reader of a result should know."""
+
+
+def check_whole(argument: str, value: object, least: int = 1, or_none: str = "") -> int:
+    """A whole number of at least ``least``, NumPy's too, as Python's.
+
+    Raises
+    ------
+    ChoiceError
+        For anything else, True and False included.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ChoiceError(f"{argument}={value!r}: give a whole number of at least {least}{or_none}")
+    return int(value)
 
 
 def named_arguments(hints: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -33,6 +33,7 @@ def drawn(model: bg.Model) -> bg.Fit:
         "sd_Subject": (("chain", "draw", "term"), rng.uniform(5.0, 30.0, (2, 100, 2))),
         "corr_Subject": (("chain", "draw", "row", "column"), corr),
         "sigma": (("chain", "draw"), rng.uniform(20.0, 30.0, (2, 100))),
+        "b_Subject": (("chain", "draw", "level", "term"), rng.normal(size=(2, 100, 18, 2))),
     }
     unasked: Any = None
     run = Sampled({"posterior": Dataset(posterior)}, bg.NUTS(), {}, unasked, 0.0, 0.0)
@@ -125,7 +126,8 @@ def test_covariances_of_effects() -> None:
     # lme4: attr(ranef(fm)$Subject, "postVar")[, , 1]
     np.testing.assert_allclose(found["covariance"][:3], [140.96491, -20.60410, 5.15774], rtol=1e-4)
     sampled = drawn(sleepstudy())
-    b = sampled.to_arviz()["posterior"]["b_Subject"].to_numpy()[:, :, 3].reshape(-1, 2)
+    assert isinstance(sampled.posterior, SampledPosterior)
+    b = sampled.posterior.run.values("b_Subject")[:, :, 3].reshape(-1, 2)
     np.testing.assert_allclose(
         sampled.ranef_vcov["covariance"][9:12], np.cov(b.T)[np.tril_indices(2)], atol=1e-12
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bayesglmm.errors import ChoiceError, check_choice
+from bayesglmm.errors import check_choice, check_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,5 @@ class Laplace:
             value = getattr(self, name)
             if name in ("proposals", "seed") and value is None:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ChoiceError(f"{name}={value!r}: give a whole number of at least {least}")
+            object.__setattr__(self, name, check_whole(name, value, least))
         check_choice("weights", self.weights, ("auto", "exact", "laplace"))

@@ -20,8 +20,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def find_family(name: str) -> Family:
-    """The family of that name.
+def find_family(name: str | Family) -> Family:
+    """The family of that name; a record of your own is taken as it is.
 
     Raises
     ------
@@ -33,6 +33,8 @@ def find_family(name: str) -> Family:
     >>> find_family("poisson").links
     ('log', 'identity')
     """
+    if isinstance(name, Family):
+        return name
     check_choice("family", name, tuple(FAMILIES))
     return FAMILIES[name]
 

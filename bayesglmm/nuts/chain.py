@@ -73,7 +73,9 @@ def draw_start(target: Target, seed: int) -> Array:
     raise FitError(
         "sampling cannot start: the posterior density is not finite at any of "
         f"{_ATTEMPTS} starting points. Check the scale of the response and the covariates, and "
-        "set tighter priors."
+        "set tighter priors"
+        + ("; or leave out coordinates=" if target.kind.startswith("plain") else "")
+        + "."
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from bayesglmm.errors import ChoiceError, check_choice
+from bayesglmm.errors import ChoiceError, check_choice, check_whole
 
 Centring = Literal["auto"] | bool | Mapping[str, bool]
 
@@ -93,21 +93,14 @@ class NUTS:
         if self.draws is None:
             draws = DRAWS if self.min_ess is None else MOST_DRAWS
             object.__setattr__(self, "draws", draws)
-        for name in ("draws", "tune", "chains"):
-            value = getattr(self, name)
-            if name == "tune" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ChoiceError(f"{name}={value!r}: give a whole number of at least 1")
-        if self.draws < 4:
-            raise ChoiceError(f"draws={self.draws}: diagnostics need at least 4 draws per chain")
+        for name, least in (("draws", 4), ("tune", 1), ("chains", 1), ("seed", 0), ("cores", 1)):
+            value, optional = getattr(self, name), name in ("tune", "seed", "cores")
+            if value is not None or not optional:
+                number = check_whole(name, value, least, ", or None" if optional else "")
+                object.__setattr__(self, name, number)
         accept = self.target_accept
         if accept is not None and not (isinstance(accept, int | float) and 0.0 < accept < 1.0):
             raise ChoiceError(f"target_accept={accept!r}: give a number between 0 and 1, e.g. 0.95")
-        if self.seed is not None and (not isinstance(self.seed, int) or self.seed < 0):
-            raise ChoiceError(f"seed={self.seed!r}: give a whole number of at least 0, or None")
-        if self.cores is not None and (not isinstance(self.cores, int) or self.cores < 1):
-            raise ChoiceError(f"cores={self.cores!r}: give a whole number of at least 1, or None")
         check_choice("coordinates", self.coordinates, ("auto", "laplace", "plain"))
         if self.coordinates == "laplace" and self.centred != "auto":
             raise ChoiceError(
@@ -117,8 +110,14 @@ class NUTS:
         check_choice("adaptation", self.adaptation, ("auto", "diag", "low_rank"))
         check_choice("sampler", self.sampler, SAMPLERS)
         self._check_run()
-        if isinstance(self.centred, str):
-            check_choice("centred", self.centred, ("auto",))
+        by_term = isinstance(self.centred, Mapping) and all(
+            isinstance(value, bool) for value in self.centred.values()
+        )
+        if not (by_term or isinstance(self.centred, bool) or self.centred == "auto"):
+            raise ChoiceError(
+                f"centred={self.centred!r}: give True, False, 'auto', or a mapping from terms to "
+                "True or False"
+            )
 
     def _check_run(self) -> None:
         """Refuse what only nutpie can do, and nonsense."""

@@ -78,7 +78,8 @@ class Picture:
             parts.append(f"at most {_time(self.left)} left")
         if math.isfinite(self.ess):
             parts.append(f"smallest ESS so far {self.ess:.0f}")
-        return " · ".join([*parts, "an interrupt keeps the draws"])
+        warm = any(c.warming_up for c in self.chains)
+        return " · ".join([*parts, "warming up" if warm else "an interrupt keeps the draws"])
 
     def rows(self) -> Iterator[tuple[str, str, str, str, float]]:
         """Chain, draws, divergences, step size, and the share that is done."""

@@ -2,10 +2,11 @@
 
 A flat prior on a coefficient needs a likelihood that falls off in every direction of the
 coefficients; with separation it does not (see :mod:`bayesglmm.laplace.separation`): the density
-would have to be sampled out to infinity. A flat prior on the sd of a term with J levels needs
-J >= 3: the likelihood falls off as sd^-(J-1) where the mean of the effects is flat too, as sd^-J
-where it is not (Gelman 2006, doi:10.1214/06-BA117A). Only levels that hold an effect back on both
-sides count: one with nothing but successes allows any large value.
+would have to be sampled out to infinity; nor does that of a Gaussian with a log link, once all
+means are zero. A flat prior on the sd of a term with J levels needs J - r >= 2, where r
+directions of the effects are those of coefficients with flat priors, too, such as their mean: the
+likelihood falls off as sd^-(J - r) (Gelman 2006, doi:10.1214/06-BA117A). Only levels that hold an
+effect back on both sides count: one with nothing but successes allows any large value.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bayesglmm.design import RandomTerm
 from bayesglmm.errors import FitError
+from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.laplace.separation import can_separate, find_separation
 from bayesglmm.priors import Flat, HalfFlat
 from bayesglmm.priors.default import INTERCEPT
@@ -33,6 +36,7 @@ def check_proper(model: Model) -> None:
         Naming the parameter, and a prior that gives it a posterior.
     """
     _check_coefficients(model)
+    _check_means(model)
     _check_residual(model)
     for term, sds in zip(model.design.random, model.priors.sds, strict=True):
         for k, prior in enumerate(sds):
@@ -69,6 +73,29 @@ def _check_coefficients(model: Model) -> None:
     )
 
 
+def _check_means(model: Model) -> None:
+    """A Gaussian with a log link keeps a likelihood where its means vanish."""
+    flat = _flat(model)
+    if not flat or (model.family.name, model.link.name) != ("gaussian", "log"):
+        return
+    none = Likelihood(
+        find_family("binomial"),
+        find_link(find_family("binomial")),
+        0.0 * model.design.y,
+        np.ones(model.design.n),
+    )
+    found = find_separation(model.design.X[:, flat], none)
+    if not found.rows.any():
+        return
+    names = [model.design.names[k] for k, there in zip(flat, found.moved, strict=True) if there]
+    name = INTERCEPT if INTERCEPT in names else names[0]
+    raise FitError(
+        f"the posterior is improper: with a log link the likelihood levels off where means vanish, "
+        f"and a flat prior lets {name} run to minus infinity. Give it a prior, "
+        f"{_example(name, 'bg.Normal(0, 2.5)')}, or use the default priors."
+    )
+
+
 def _check_residual(model: Model) -> None:
     """sigma^-(n - p) has to be integrable up to infinity."""
     if not model.priors.sigma or not isinstance(model.priors.sigma[0], HalfFlat):
@@ -85,26 +112,36 @@ def _check_residual(model: Model) -> None:
 
 
 def _check_sd(model: Model, term: RandomTerm, k: int) -> None:
-    levels = _holding_back(model, term, k)
-    column = term.columns[k]
-    design = model.design
-    mean_is_flat = column in design.names and isinstance(
-        model.priors.coefficients[design.names.index(column)], Flat
-    )
-    need = 3 if mean_is_flat else 2
+    column, held = term.columns[k], _holding_back(model, term, k)
+    levels = int(held.sum())
+    need = 2 + _shared(model, term, k, held)
     if levels >= need:
         return
     some = f"{levels} of its {term.J} levels" if levels < term.J else f"{term.J} levels"
     name = f"sd:{term.name}" if term.K == 1 else f"sd:{term.name}:{column}"
     raise FitError(
         f"the posterior is improper: the sd of {term.name!r} ({column}) is learnt from {some}"
-        f"{' only' if levels < term.J else ''}, and a flat prior needs at least {need}. Give it a "
-        f"prior, {_example(name, 'bg.HalfStudentT(3, 2.5)')}, or use the default priors."
+        f"{' only' if levels < term.J else ''}, and a flat prior needs at least {need}"
+        f"{' beside the coefficients with flat priors' if need > 3 else ''}. Give it a prior, "
+        f"{_example(name, 'bg.HalfStudentT(3, 2.5)')}, or use the default priors."
     )
 
 
-def _holding_back(model: Model, term: RandomTerm, k: int) -> int:
-    """Levels whose likelihood falls off on both sides of the effect in column k."""
+def _shared(model: Model, term: RandomTerm, k: int, held: NDArray[np.bool_]) -> int:
+    """How many directions of the effects of these levels are those of flat coefficients, too."""
+    flat, levels = _flat(model), np.flatnonzero(held)
+    if len(levels) >= 2 + len(flat):
+        return len(flat)  # enough, whatever it is
+    rows = held[term.index]
+    X = model.design.X[np.ix_(rows, flat)]
+    Z = term.Z[rows, k, None] * (term.index[rows, None] == levels)
+    X = X / np.maximum(np.linalg.norm(X, axis=0), 1e-300)
+    rank = np.linalg.matrix_rank
+    return int(rank(X) + rank(Z) - rank(np.hstack([X, Z]))) if len(flat) and len(levels) else 0
+
+
+def _holding_back(model: Model, term: RandomTerm, k: int) -> NDArray[np.bool_]:
+    """(J,) levels whose likelihood falls off on both sides of the effect in column k."""
     z, y = term.Z[:, k], model.likelihood.y
     up, down = z != 0.0, z != 0.0
     if can_separate(model.likelihood):
@@ -114,7 +151,7 @@ def _holding_back(model: Model, term: RandomTerm, k: int) -> int:
         up = ((z > 0.0) & failure) | ((z < 0.0) & event)
         down = ((z > 0.0) & event) | ((z < 0.0) & failure)
     counts = [np.bincount(term.index, side, term.J) > 0 for side in (up, down)]
-    return int(np.sum(counts[0] & counts[1]))
+    return np.asarray(counts[0] & counts[1])
 
 
 def _example(name: str, prior: str) -> str:

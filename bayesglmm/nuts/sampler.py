@@ -139,6 +139,14 @@ def sample(model: Model, options: NUTS) -> Sampled:
     if options.store is not None:
         store = open_store(options.store, specification(model, options), options.seed)
         options = replace(options, seed=store.seed)
+    try:
+        return _sampled(model, options, store, started)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _sampled(model: Model, options: NUTS, store: Store | None, started: float) -> Sampled:
     seed = options.seed if options.seed is not None else secrets.randbelow(2**31)
     options = replace(options, seed=seed)
     drawn = finished(options, store) if store is not None else None

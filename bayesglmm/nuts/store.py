@@ -1,5 +1,6 @@
 """Draws on disk while they come: a directory of small zarr groups that only ever grows.
 
+    store/lock                         held by the process that samples into it
     store/specification.json           what was asked for
     store/used.json                    what was chosen: coordinates, warm-up
     store/chain-0/block-00000000/      draws of the first chain from the first on: a zarr group
@@ -17,14 +18,15 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from bayesglmm.errors import ChoiceError, FitError
+from bayesglmm.errors import ChoiceError, FileError, FitError
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.run import Block
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from bayesglmm.model import Model
 
 _FORMAT = 1
-_FILE, _USED = "specification.json", "used.json"
+_FILE, _USED, _LOCK = "specification.json", "used.json", "lock"
 # What may differ between the calls that make one run.
 _FREE = ("draws", "min_ess", "cores", "progress", "store", "seed")
 
@@ -71,10 +73,17 @@ class Store:
         The directory.
     seed
         The seed of the run it holds.
+    lock
+        Held until :meth:`close`, or until the process ends, however it ends.
     """
 
     path: Path
     seed: int
+    lock: FileLock = field(compare=False, repr=False)
+
+    def close(self) -> None:
+        """Let other processes sample into it."""
+        self.lock.release()
 
     @property
     def used(self) -> Used:
@@ -98,7 +107,13 @@ class Store:
             )
 
     def blocks(self, chain: int) -> list[Block]:
-        """Blocks of a chain on disk, in order, up to the first gap."""
+        """Blocks of a chain on disk, in order, up to the first gap.
+
+        Raises
+        ------
+        FileError
+            If something is missing from a block, or cannot be read.
+        """
         import zarr
 
         out: list[Block] = []
@@ -106,14 +121,24 @@ class Store:
             start = int(at.name.removeprefix("block-"))
             if start != (out[-1].stop if out else 0):
                 break
-            group = zarr.open_group(at, mode="r")
-            found = {unquote(name): np.asarray(array[:]) for name, array in group.arrays()}
+            try:
+                group = zarr.open_group(at, mode="r")
+                if any(array.nchunks_initialized < array.nchunks for _, array in group.arrays()):
+                    raise ValueError("a piece is missing")
+                found = {unquote(name): np.asarray(array[:]) for name, array in group.arrays()}
+                last = found["last"]
+            except Exception as error:  # whatever zarr and its codecs raise
+                raise FileError(
+                    f"store={str(self.path)!r}: chain {chain} cannot be read from draw {start} on "
+                    f"({error}). Restore {str(at)!r}, or delete it and what follows in its folder: "
+                    "the draws are then taken again"
+                ) from error
             parts: dict[str, dict[str, Any]] = {"posterior": {}, "sample_stats": {}}
             for name, values in found.items():
                 kind, _, variable = name.partition("/")
                 if kind in parts:
                     parts[kind][variable] = values
-            out.append(Block(start, parts["posterior"], parts["sample_stats"], found["last"]))
+            out.append(Block(start, parts["posterior"], parts["sample_stats"], last))
         return out
 
     def write(self, chain: int, block: Block) -> None:
@@ -135,7 +160,11 @@ class Store:
             **{f"sample_stats/{name}": values for name, values in block.statistics.items()},
             "last": block.last,
         }.items():
-            group.create_array(quote(name, safe=""), data=np.ascontiguousarray(values))
+            group.create_array(
+                quote(name, safe=""),
+                data=np.ascontiguousarray(values),
+                config={"write_empty_chunks": True},  # so that a lost one is missed
+            )
         try:
             unfinished.rename(folder / f"block-{block.start:08d}")
         except OSError as error:
@@ -161,7 +190,7 @@ def specification(model: Model, options: NUTS) -> dict[str, Any]:
         "link": model.link.name,
         "rows of data": design.n,
         "data": _fingerprint(model),
-        "priors": {name: str(prior) for name, prior in model.priors.table(design).items()},
+        "priors": {name: repr(prior) for name, prior in model.priors.table(design).items()},
         **asked,
     }
 
@@ -198,20 +227,45 @@ def open_store(path: str | os.PathLike[str], wanted: Specification, seed: int | 
     Raises
     ------
     ChoiceError
-        If the directory holds something else, and what differs.
+        If the directory holds something else, and what differs, or another process samples into
+        it.
     """
     folder = Path(path)
     file = folder / _FILE
     if not file.exists():
-        empty = folder.is_dir() and all(f.name.startswith("unfinished-") for f in folder.iterdir())
+        empty = folder.is_dir() and all(
+            f.name.startswith("unfinished-") or f.name == _LOCK for f in folder.iterdir()
+        )
         if folder.exists() and not empty:
             raise ChoiceError(
                 f"store={str(path)!r} is not a store of draws, and not empty; give a new directory"
             )
         folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0.0)
+    except Timeout:
+        raise ChoiceError(
+            f"store={str(path)!r} is in use: another process samples into it. Wait for it, or "
+            "give another directory"
+        ) from None
+    try:
+        found = _opened(path, file, wanted, seed)
+    except BaseException:
+        lock.release()
+        raise
+    for folder_of_chain in folder.glob("chain-*"):  # left by processes that were killed
+        for unfinished in folder_of_chain.glob("unfinished-*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return Store(folder, found, lock)
+
+
+def _opened(path: Any, file: Path, wanted: Specification, seed: int | None) -> int:
+    """The seed of a store, which is a new one or that of another run of the same."""
+    if not file.exists():
         seed = secrets.randbelow(2**31) if seed is None else seed
         _write(file, {**wanted, "seed": seed})
-        return Store(folder, seed)
+        return seed
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
         found = int(stored["seed"])
@@ -225,10 +279,7 @@ def open_store(path: str | os.PathLike[str], wanted: Specification, seed: int | 
             f"store={str(path)!r} holds draws with seed={found}, and this is seed={seed}; leave "
             "seed= out to go on, or give a new directory"
         )
-    for folder_of_chain in folder.glob("chain-*"):  # left by processes that were killed
-        for unfinished in folder_of_chain.glob("unfinished-*"):
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return Store(folder, found)
+    return found
 
 
 def _write(file: Path, content: Mapping[str, Any]) -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from bayesglmm.errors import ChoiceError, FitError, OptionError, check_choice, warn
+from bayesglmm.errors import ChoiceError, FitError, OptionError, check_choice, check_whole, warn
 from bayesglmm.laplace import ML
 from bayesglmm.post.check import check_executor, check_fit
 from bayesglmm.post.intervals import INTERVALS, Interval, interval
 from bayesglmm.post.parameters import estimated
 from bayesglmm.post.replicate import Replicate, Statistic, Task, named_values, replicate_all
-from bayesglmm.post.simulate import Effects, check_count, fresh_seed
+from bayesglmm.post.simulate import Effects, fresh_seed
 from bayesglmm.post.tables import check_level, scale, varcorr
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.tables.table import Table, table
@@ -294,7 +294,7 @@ def bootstrap(
         raise OptionError(f"statistic is {type(statistic).__name__}; give a function of a fit")
     check_executor(executor)
     check_choice("re", re, ("new", "fitted", "zero"))
-    nsim, seed = check_count("nsim", nsim), fresh_seed(seed)
+    nsim, seed = check_whole("nsim", nsim), fresh_seed(seed)
     estimates = _estimates(fit, posterior, statistic)
     model, design = fit.model, posterior.design
     if statistic is None:  # the numbers need no data frame: what is sent to workers is lighter

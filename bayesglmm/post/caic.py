@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, check_choice
-from bayesglmm.families import Likelihood, find_family, find_link
+from bayesglmm.families import Family, Likelihood, find_link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.hat import hat_diagonal, variance_drift
 from bayesglmm.post.check import check_executor, check_fit
@@ -123,14 +123,14 @@ def _by_refits(fit: Fit, executor: Executor | None) -> float:
         )
     changed, factor = model.family.stein(y, mu)
     rows = np.flatnonzero(factor != 0.0)
-    work = partial(eta_with, design, model.family.name, model.link.name, fit.estimator, changed)
+    work = partial(eta_with, design, model.family, model.link.name, fit.estimator, changed)
     moved = np.array(refits(work, rows.tolist(), executor, "refits with one response changed"))
     return float(np.sum(factor[rows] * (eta[rows] - moved)))
 
 
 def eta_with(
     design: Design,
-    family: str,
+    family: Family,
     link: str,
     options: ML,
     changed: NDArray[np.float64],
@@ -139,7 +139,6 @@ def eta_with(
     """eta_hat of a row when its response is changed; the arguments travel between processes."""
     y = np.array(design.y)
     y[row] = changed[row]
-    record = find_family(family)
-    likelihood = Likelihood(record, find_link(record, link), y, design.weights * design.trials)
+    likelihood = Likelihood(family, find_link(family, link), y, design.weights * design.trials)
     part = replace(design, response=replace(design.response, y=y))
     return float(maximum_likelihood(part, likelihood, options).eta[row])

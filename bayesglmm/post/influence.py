@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bayesglmm.design import Design
 from bayesglmm.design.subset import subset
 from bayesglmm.errors import BayesglmmError, ChoiceError
-from bayesglmm.families import Likelihood, find_family, find_link
+from bayesglmm.families import Family, Likelihood, find_link
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.model import check_response
 from bayesglmm.post.check import check_executor, check_fit
@@ -163,7 +163,7 @@ def influence(fit: Fit, group: str | None = None, *, executor: Executor | None =
     work = partial(
         refit_without,
         design,
-        model.family.name,
+        model.family,
         model.link.name,
         replace(fit.estimator, df="asymptotic"),
         index,
@@ -202,16 +202,15 @@ def influence(fit: Fit, group: str | None = None, *, executor: Executor | None =
 
 
 def refit_without(
-    design: Design, family: str, link: str, options: ML, index: NDArray[np.intp], level: int
+    design: Design, family: Family, link: str, options: ML, index: NDArray[np.intp], level: int
 ) -> Refit:
     """Fit the rows whose level is another; the arguments travel between processes."""
     p = design.p
     nothing = Refit(np.full(p, np.nan), np.full((p, p), np.nan), np.zeros(0), False, "")
-    record = find_family(family)
     try:
         part = subset(design, index != level)
-        check_response(part, record)
-        likelihood = Likelihood(record, find_link(record, link), part.y, part.weights * part.trials)
+        check_response(part, family)
+        likelihood = Likelihood(family, find_link(family, link), part.y, part.weights * part.trials)
         at = maximum_likelihood(part, likelihood, options)
     except (BayesglmmError, np.linalg.LinAlgError) as error:
         return replace(nothing, note=str(error).split("; ")[0])

@@ -178,6 +178,9 @@ def _unreadable(
     text: str, position: int, names: Sequence[str], problem: str, what: str
 ) -> FormulaError:
     """An error that points at the place; without a problem, at what is no coefficient."""
+    sign = text[position:].lstrip()[:1]
+    if not problem and sign and sign in "^*/()!":
+        problem = f"{sign!r} cannot stand here: give a sum of {what}s, each times a number"
     word = re.compile(r"[-+*\s\d]*([^\s=+*-]*)").match(text, position)
     if not problem and word is not None and word[1] and word[1] not in names:
         hint = nearest(word[1], names) or f"; there are {', '.join(names)}"

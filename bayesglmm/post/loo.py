@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
-from bayesglmm.errors import ChoiceError
+from bayesglmm.errors import ChoiceError, check_whole
 from bayesglmm.post.groups import levels_of
 from bayesglmm.post.pointwise import Chains, chains_of, conditional, draws_of, row_blocks
 from bayesglmm.tables.table import Table, table
@@ -188,8 +188,7 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
 def _check_whole(name: str, value: int | None) -> None:
     if value is None and name == "nodes":
         return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ChoiceError(f"{name}={value!r}: give a whole number of at least 1")
+    check_whole(name, value)
 
 
 def _likelihoods(

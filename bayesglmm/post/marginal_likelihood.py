@@ -207,7 +207,7 @@ def _estimate(fit: Fit, what: str, seed: int | None) -> _Estimate:
             "draws=1000"
         )
     try:
-        x = coordinates({k: v.reshape(-1, *v.shape[2:]) for k, v in named.items()})
+        x = coordinates({k: v.reshape(chains * draws, *v.shape[2:]) for k, v in named.items()})
     except np.linalg.LinAlgError as error:
         raise FitError(
             f"{what}: a draw of a correlation matrix is singular to rounding; give the "

@@ -72,7 +72,7 @@ def drawn(posterior: SampledPosterior, at: int) -> Parameters:
 
     def value(name: str) -> Array:
         values = run.values(name)
-        return np.asarray(values.reshape(-1, *values.shape[2:])[at])
+        return np.asarray(values.reshape(len(values) * values.shape[1], *values.shape[2:])[at])
 
     factors, effects = [], []
     for term in posterior.design.random:

@@ -75,7 +75,7 @@ def chains_of(posterior: SampledPosterior, thin: int = 1) -> Chains:
 
     def flat(name: str) -> Array:
         values = posterior.run.values(name)[:, ::thin]
-        return values.reshape(-1, *values.shape[2:])
+        return values.reshape(values.shape[0] * values.shape[1], *values.shape[2:])
 
     beta = flat("beta")
     sds, corrs, effects = [], [], []
@@ -144,7 +144,8 @@ def row_constants(density: Density) -> Array:
         return np.zeros(len(likelihood.y))
     # A large sigma keeps the squares small, and the digits of the difference.
     sigma = float(np.max(np.abs(likelihood.y))) + 1.0 if likelihood.family.has_scale else 1.0
-    eta = np.zeros(len(likelihood.y))
+    # Inside the range of every link, where a row's own density is finite, too.
+    eta = np.full(len(likelihood.y), float(likelihood.link.link(np.array(likelihood.inside()))))
     density(eta, sigma, out)
     extra = math.log(sigma) if likelihood.family.has_scale else 0.0
     return np.asarray(likelihood.log_density(eta, sigma) - out[0] + extra)

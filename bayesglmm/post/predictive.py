@@ -11,12 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design, RandomTerm, to_polars
-from bayesglmm.errors import ChoiceError, DataError, FitError, check_choice, nearest
+from bayesglmm.errors import ChoiceError, DataError, FitError, check_choice, check_whole, nearest
 from bayesglmm.post.parameter_draws import parameter_draws, parameter_names
 from bayesglmm.post.parameters import covariance_factor
 from bayesglmm.post.pointwise import Chains, chains_of, draws_of
 from bayesglmm.post.simulate import (
-    check_count,
     chosen_draws,
     fresh_seed,
     in_rows,
@@ -150,7 +149,7 @@ def prior_predictive(model: Model, draws: int = 1000, *, seed: int | None = None
             f"prior_predictive needs a model; got {type(model).__name__}. Give bg.model(...), or "
             "fit.model of a fit"
         )
-    size, seed = check_count("draws", draws), fresh_seed(seed)
+    size, seed = check_whole("draws", draws), fresh_seed(seed)
     design, priors = model.design, model.priors
     refuse_flat(priors, design, "prior_predictive")
     rows, found, ys = _of_design(design, "new"), [], []
@@ -225,7 +224,7 @@ def posterior_predictive(
     """
     posterior = draws_of(fit, "posterior_predictive", ", or fit.simulate()")
     check_choice("re", re, tuple(_EFFECTS))
-    size, seed = check_count("draws", draws), fresh_seed(seed)
+    size, seed = check_whole("draws", draws), fresh_seed(seed)
     model, chains = fit.model, chains_of(posterior)
     if newdata is None:
         if isinstance(trials, str) and isinstance(weights, str) and not (trials or weights):

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import ndtri_exp
 
-from bayesglmm.errors import ChoiceError, check_choice
+from bayesglmm.errors import ChoiceError, check_choice, check_whole
 from bayesglmm.laplace.hat import hat_diagonal
 from bayesglmm.post.check import check_fit
 from bayesglmm.post.predict import predict
@@ -175,8 +175,7 @@ def raw_residuals(fit: Fit, type: str) -> Array:
 
 def _quantile(fit: Fit, seed: int) -> tuple[Array, bool]:
     """(n,) quantile residuals, and whether they are randomised."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ChoiceError(f"seed={seed!r}: give a whole number of at least 0")
+    seed = check_whole("seed", seed, 0)
     below, at, above = fit.model.likelihood.log_tails(fitted_eta(fit), sigma(fit))
     u = np.random.default_rng(seed).uniform(np.finfo(np.float64).tiny, 1.0, size=len(below))
     lower = np.logaddexp(below, np.log(u) + at)

@@ -16,7 +16,7 @@ from bayesglmm.design import Design, build, in_units
 from bayesglmm.design.columns import Table as Data
 from bayesglmm.design.columns import read
 from bayesglmm.design.response import Response
-from bayesglmm.errors import ChoiceError, DataError, FitError, check_choice
+from bayesglmm.errors import DataError, FitError, check_choice, check_whole
 from bayesglmm.families import Family, Likelihood, Link, find_family, find_link
 from bayesglmm.formula import parse
 from bayesglmm.post.check import check_fit
@@ -111,7 +111,7 @@ def _from_fit(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects =
         "bg.simulate_new(formula, data, params=...)",
     )
     check_choice("re", re, tuple(_EFFECTS))
-    nsim, seed = check_count("nsim", nsim), fresh_seed(seed)
+    nsim, seed = check_whole("nsim", nsim), fresh_seed(seed)
     model, posterior = fit.model, fit.posterior
     if isinstance(posterior, MLPosterior):
         values = [estimated(model.design, posterior.estimate)] * nsim
@@ -134,7 +134,7 @@ def simulate_new(
     data: object,
     *,
     params: Mapping[str, object],
-    family: str = "gaussian",
+    family: str | Family = "gaussian",
     link: str = "default",
     nsim: int = 1,
     seed: int | None = None,
@@ -188,7 +188,7 @@ def simulate_new(
     >>> bg.simulate_new("~ x + (1|g)", design, params=truth, family="poisson", seed=1).shape
     (12, 1)
     """
-    nsim, seed = check_count("nsim", nsim), fresh_seed(seed)
+    nsim, seed = check_whole("nsim", nsim), fresh_seed(seed)
     chosen = find_family(family)
     chosen_link = find_link(chosen, link)
     parsed = parse(formula, one_sided=True)
@@ -290,22 +290,7 @@ def fresh_seed(seed: int | None) -> int:
     """
     if seed is None:
         return secrets.randbelow(2**31)
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise ChoiceError(f"seed={seed!r}: give a whole number of at least 0, or None")
-    return int(seed)
-
-
-def check_count(argument: str, value: int) -> int:
-    """A whole number of at least 1.
-
-    Raises
-    ------
-    ChoiceError
-        For anything else.
-    """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ChoiceError(f"{argument}={value!r}: give a whole number of at least 1")
-    return int(value)
+    return check_whole("seed", seed, 0, ", or None")
 
 
 def chosen_draws(values: Array, nsim: int, seed: int) -> list[int]:

@@ -64,7 +64,10 @@ def params(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Tabl
     columns = _exponentiated(beta, level) if exponentiate else beta.summary(level)
     shown = f"exp of {fit.model.link.name} scale" if exponentiate else scale(fit)
     return table(
-        {"term": list(fit.model.design.all_names), **_in_place(fit, columns)},
+        {
+            "term": pl.Series(fit.model.design.all_names, dtype=pl.String),
+            **_in_place(fit, columns),
+        },
         caption(fit, "Coefficients", shown, fit.posterior.interval(level)),
     )
 

@@ -43,11 +43,13 @@ class Draws:
 
     def flat(self) -> Array:
         """(chains * draws, m)."""
-        return self.values.reshape(-1, self.values.shape[-1])
+        chains, draws, m = self.values.shape
+        return self.values.reshape(chains * draws, m)
 
     def covariance(self) -> Array:
         """(m, m) covariance of the draws."""
-        return np.atleast_2d(np.cov(self.flat(), rowvar=False))
+        away = self.flat() - self.flat().mean(axis=0)
+        return np.asarray(away.T @ away / (len(away) - 1))
 
     def summary(self, level: float = 0.95) -> dict[str, Array]:
         """Posterior mean, sd, highest-density interval and diagnostics of each quantity.

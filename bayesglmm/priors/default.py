@@ -140,6 +140,11 @@ def choose_priors(
                 "{'(Intercept)': bg.Normal(0, 5)}"
             )
         return (default_priors if given == "default" else flat_priors)(design, likelihood)
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ChoiceError(
+            f"priors={given!r}: give 'default', 'flat', or a mapping from names of parameters to "
+            "priors, such as {'(Intercept)': bg.Normal(0, 5)}"
+        )
     priors = default_priors(design, likelihood)
     coefficients = list(priors.coefficients)
     sds = [list(term) for term in priors.sds]

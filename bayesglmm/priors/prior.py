@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,21 +22,58 @@ Support = Literal["real", "positive", "correlation"]
 _NO_DRAWS = "a flat prior is no probability distribution, so it cannot be drawn from"
 
 
-def _positive(record: str, **values: float) -> None:
-    for name, value in values.items():
-        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
-            raise ChoiceError(f"{record}({name}={value!r}): {name} must be a positive number")
+def _positive(prior: Prior, *names: str) -> None:
+    for name in names:
+        if not _number(prior, name, "positive") > 0.0:
+            _refuse(prior, name, "positive")
 
 
-def _finite(record: str, **values: float) -> None:
-    for name, value in values.items():
-        if not (isinstance(value, int | float) and math.isfinite(value)):
-            raise ChoiceError(f"{record}({name}={value!r}): {name} must be a finite number")
+def _finite(prior: Prior, *names: str) -> None:
+    for name in names:
+        _number(prior, name, "finite")
+
+
+def _number(prior: Prior, name: str, kind: str) -> float:
+    """A finite number; NumPy's become Python's, which can be written to files."""
+    value = getattr(prior, name)
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        _refuse(prior, name, kind)
+    if not isinstance(value, int):
+        object.__setattr__(prior, name, float(value))
+    return float(value)
+
+
+def _refuse(prior: Prior, name: str, kind: str) -> None:
+    record, value = type(prior).__name__, getattr(prior, name)
+    raise ChoiceError(f"{record}({name}={value!r}): {name} must be a {kind} number")
 
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """Base of all priors. Use one of its subclasses, e.g. :class:`Normal`."""
+    """Base of all priors. Use one of its subclasses, e.g. :class:`Normal`, or write one.
+
+    A prior of your own is a frozen dataclass with ``support`` ("real" for coefficients,
+    "positive" for sds), :meth:`log_density`, :meth:`draw` and :meth:`pymc_distribution`. Such
+    models are sampled through PyTensor, and cannot be saved.
+
+    Examples
+    --------
+    >>> @dataclass(frozen=True, slots=True)
+    ... class Logistic(Prior):
+    ...     scale: float
+    ...     support: ClassVar[Support] = "real"
+    ...
+    ...     def log_density(self, x):
+    ...         return -np.abs(x) / self.scale - 2 * np.log1p(np.exp(-np.abs(x) / self.scale))
+    ...
+    ...     def draw(self, rng, size):
+    ...         return rng.logistic(0.0, self.scale, size)
+    ...
+    ...     def pymc_distribution(self):
+    ...         return "Logistic", {"mu": 0.0, "s": self.scale}
+    >>> str(Logistic(2.5))
+    'Logistic(2.5)'
+    """
 
     support: ClassVar[Support]
 
@@ -66,18 +104,28 @@ class Prior:
         """The PyMC variable, inside a model context."""
         import pymc as pm
 
-        distribution, parameters = self._pymc()
+        distribution, parameters = self.pymc_distribution()
         return getattr(pm, distribution)(name, **parameters, dims=dims or None)
 
     def pymc_dist(self, shape: int) -> Any:
         """An unregistered PyMC variable of that length, for LKJCholeskyCov's sds."""
         import pymc as pm
 
-        distribution, parameters = self._pymc()
+        distribution, parameters = self.pymc_distribution()
         return getattr(pm, distribution).dist(**parameters, shape=shape)
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
-        raise NotImplementedError
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
+        """The name of a distribution of PyMC, and its parameters.
+
+        Raises
+        ------
+        ChoiceError
+            For a prior that has none yet.
+        """
+        raise ChoiceError(
+            f"{type(self).__name__} has no pymc_distribution(): define it to return the name of a "
+            'distribution of PyMC and its parameters, e.g. ("Normal", {"mu": 0.0, "sigma": 2.0})'
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +143,8 @@ class Normal(Prior):
     support: ClassVar[Support] = "real"
 
     def __post_init__(self) -> None:
-        _finite("Normal", mean=self.mean)
-        _positive("Normal", sd=self.sd)
+        _finite(self, "mean")
+        _positive(self, "sd")
 
     def log_density(self, x: Array) -> Array:
         from scipy import stats
@@ -106,7 +154,7 @@ class Normal(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         return rng.normal(self.mean, self.sd, size)
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "Normal", {"mu": self.mean, "sigma": self.sd}
 
 
@@ -120,8 +168,8 @@ class StudentT(Prior):
     support: ClassVar[Support] = "real"
 
     def __post_init__(self) -> None:
-        _finite("StudentT", mean=self.mean)
-        _positive("StudentT", df=self.df, scale=self.scale)
+        _finite(self, "mean")
+        _positive(self, "df", "scale")
 
     def log_density(self, x: Array) -> Array:
         from scipy import stats
@@ -131,7 +179,7 @@ class StudentT(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         return self.mean + self.scale * rng.standard_t(self.df, size)
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "StudentT", {"nu": self.df, "mu": self.mean, "sigma": self.scale}
 
 
@@ -144,8 +192,8 @@ class Cauchy(Prior):
     support: ClassVar[Support] = "real"
 
     def __post_init__(self) -> None:
-        _finite("Cauchy", centre=self.centre)
-        _positive("Cauchy", scale=self.scale)
+        _finite(self, "centre")
+        _positive(self, "scale")
 
     def log_density(self, x: Array) -> Array:
         from scipy import stats
@@ -155,7 +203,7 @@ class Cauchy(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         return self.centre + self.scale * rng.standard_cauchy(size)
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "Cauchy", {"alpha": self.centre, "beta": self.scale}
 
 
@@ -175,7 +223,7 @@ class Flat(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         raise ChoiceError(_NO_DRAWS)
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "Flat", {}
 
 
@@ -195,7 +243,7 @@ class HalfFlat(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         raise ChoiceError(_NO_DRAWS)
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "HalfFlat", {}
 
 
@@ -207,7 +255,7 @@ class HalfNormal(Prior):
     support: ClassVar[Support] = "positive"
 
     def __post_init__(self) -> None:
-        _positive("HalfNormal", sd=self.sd)
+        _positive(self, "sd")
 
     def log_density(self, x: Array) -> Array:
         from scipy import stats
@@ -217,7 +265,7 @@ class HalfNormal(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         return np.abs(rng.normal(0.0, self.sd, size))
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "HalfNormal", {"sigma": self.sd}
 
 
@@ -230,7 +278,7 @@ class HalfStudentT(Prior):
     support: ClassVar[Support] = "positive"
 
     def __post_init__(self) -> None:
-        _positive("HalfStudentT", df=self.df, scale=self.scale)
+        _positive(self, "df", "scale")
 
     def log_density(self, x: Array) -> Array:
         from scipy import stats
@@ -241,7 +289,7 @@ class HalfStudentT(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         return np.abs(self.scale * rng.standard_t(self.df, size))
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "HalfStudentT", {"nu": self.df, "sigma": self.scale}
 
 
@@ -253,7 +301,7 @@ class HalfCauchy(Prior):
     support: ClassVar[Support] = "positive"
 
     def __post_init__(self) -> None:
-        _positive("HalfCauchy", scale=self.scale)
+        _positive(self, "scale")
 
     def log_density(self, x: Array) -> Array:
         from scipy import stats
@@ -263,7 +311,7 @@ class HalfCauchy(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         return np.abs(self.scale * rng.standard_cauchy(size))
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "HalfCauchy", {"beta": self.scale}
 
 
@@ -275,7 +323,7 @@ class Exponential(Prior):
     support: ClassVar[Support] = "positive"
 
     def __post_init__(self) -> None:
-        _positive("Exponential", rate=self.rate)
+        _positive(self, "rate")
 
     def log_density(self, x: Array) -> Array:
         from scipy import stats
@@ -285,7 +333,7 @@ class Exponential(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         return rng.exponential(1.0 / self.rate, size)
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "Exponential", {"lam": self.rate}
 
 
@@ -298,7 +346,7 @@ class Gamma(Prior):
     support: ClassVar[Support] = "positive"
 
     def __post_init__(self) -> None:
-        _positive("Gamma", shape=self.shape, rate=self.rate)
+        _positive(self, "shape", "rate")
 
     def log_density(self, x: Array) -> Array:
         from scipy import stats
@@ -308,7 +356,7 @@ class Gamma(Prior):
     def draw(self, rng: np.random.Generator, size: int) -> Array:
         return rng.gamma(self.shape, 1.0 / self.rate, size)
 
-    def _pymc(self) -> tuple[str, dict[str, float]]:
+    def pymc_distribution(self) -> tuple[str, dict[str, float]]:
         return "Gamma", {"alpha": self.shape, "beta": self.rate}
 
 
@@ -324,7 +372,7 @@ class LKJ(Prior):
     support: ClassVar[Support] = "correlation"
 
     def __post_init__(self) -> None:
-        _positive("LKJ", eta=self.eta)
+        _positive(self, "eta")
 
     def log_density(self, x: Array) -> Array:
         """Log-density of correlation matrices (..., K, K), up to its normalising constant."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from scipy import stats
 
 import bayesglmm as bg
 from bayesglmm.design import RandomTerm
+from bayesglmm.families import FAMILIES
 from bayesglmm.model import Model
 from bayesglmm.nuts.coordinates import laplace_coordinates
 from bayesglmm.nuts.laplace_model import build_in_coordinates
@@ -308,3 +310,47 @@ def test_pymc_predicts_from_a_fit(name: str) -> None:
         b = posterior[f"b_{term.name}"].values
         eta = eta + np.einsum("cdnk,nk->cdn", b[:, :, term.index, :], term.Z)
     assert np.allclose(values, model.likelihood.log_density(eta), atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:R-hat is:bayesglmm.errors.BayesglmmWarning")  # short runs
+@pytest.mark.parametrize("method", ["nuts", "laplace"])
+def test_a_model_without_coefficients(method: str) -> None:
+    model = bg.glmer("incidence ~ 0 + (1|herd)", bg.load_dataset("cbpp"), family="poisson")
+    fit = model.fit(method, draws=200, seed=1)
+    assert fit.params.height == 0 and fit.vcov.shape == (0, 0)
+    assert "herd" in str(fit) and "Fixed effects" not in fit.varcorr.caption
+    assert fit.hypothesis("sd:herd > 0.01")["post_prob"][0] > 0.99
+    assert np.isfinite(fit.loo().elpd)
+    assert fit.posterior_predictive(seed=1).draws.shape[1] == 56
+    both = bg.compare(model.fit(), fit).table
+    assert both["term"].to_list() == ["(Intercept)"]
+
+
+@pytest.mark.filterwarnings("ignore:R-hat is:bayesglmm.errors.BayesglmmWarning")  # short runs
+def test_a_family_of_ones_own_is_sampled_through_pytensor() -> None:
+    own = replace(FAMILIES["poisson"], name="counts")
+    rows = bg.load_dataset("cbpp")
+    mine = bg.glmer("incidence ~ 1 + (1|herd)", rows, family=own)
+    theirs = bg.glmer("incidence ~ 1 + (1|herd)", rows, family="poisson")
+    assert mine.fit().loglik == pytest.approx(theirs.fit().loglik, abs=1e-8)
+    fit, same = (m.fit("nuts", draws=250, seed=2, progress=False) for m in (mine, theirs))
+    assert "PyTensor" in fit.summary().text()
+    assert abs(fit.params["estimate"][0] - same.params["estimate"][0]) < 0.15
+    with pytest.raises(bg.ChoiceError, match="family=3 is not known"):
+        bg.glm("incidence ~ 1", rows, family=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("family", "link"), [("poisson", "identity"), ("binomial", "log"), ("binomial", "identity")]
+)
+def test_pointwise_likelihood_where_links_have_a_limited_range(family: str, link: str) -> None:
+    rng = np.random.default_rng(1)
+    x = rng.uniform(size=60)
+    y = rng.poisson(2.0 + x) if family == "poisson" else (rng.random(60) < 0.3).astype(int)
+    model = bg.glm("y ~ x", {"x": x, "y": y}, family=family, link=link)
+    fit = model.fit("laplace", draws=100, seed=1)
+    values = bg.log_likelihood(fit)
+    beta = fit.posterior.beta.values  # type: ignore[union-attr]
+    eta = beta @ model.design.X.T
+    expected = [[model.likelihood.log_density(e) for e in chain] for chain in eta]
+    np.testing.assert_allclose(values, expected, atol=1e-10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 
 import bayesglmm as bg
@@ -378,6 +380,44 @@ def test_a_store_refuses_another_run(toy_fits: None, tmp_path: Path, name: str) 
 
 
 @short
+def test_a_store_is_for_one_process_at_a_time(toy_fits: None, tmp_path: Path) -> None:
+    toy_model().fit("nuts", draws=100, seed=4, store=tmp_path, progress=False)
+    with FileLock(tmp_path / "lock"), pytest.raises(bg.ChoiceError, match="in use: another"):
+        toy_model().fit("nuts", draws=200, store=tmp_path, progress=False)
+    after = toy_model().fit("nuts", draws=200, store=tmp_path, progress=False)
+    assert beta(after).shape[1] == 200
+
+
+@short
+@pytest.mark.parametrize("harm", ["lost", "cut"])
+def test_a_damaged_store_says_where(toy_fits: None, tmp_path: Path, harm: str) -> None:
+    whole = toy_model().fit("nuts", draws=200, seed=4, store=tmp_path, progress=False)
+    block = tmp_path / "chain-1" / "block-00000000"
+    piece = next(p for p in sorted(block.rglob("c/*")) if p.is_file() or (p / "0").is_file())
+    piece = piece if piece.is_file() else piece / "0"
+    if harm == "lost":
+        piece.unlink()
+    else:
+        piece.write_bytes(piece.read_bytes()[:-3])
+    with pytest.raises(bg.FileError, match=r"chain 1 cannot be read from draw 0 on.*delete it"):
+        toy_model().fit("nuts", draws=200, store=tmp_path, progress=False)
+    shutil.rmtree(tmp_path / "chain-1")
+    again = toy_model().fit("nuts", draws=200, store=tmp_path, progress=False)
+    assert np.array_equal(beta(whole), beta(again))
+
+
+def test_priors_that_differ_in_the_fifth_digit_are_not_one_run(tmp_path: Path) -> None:
+    cars = bg.load_dataset("mtcars")
+    first, other = (
+        bg.lm("mpg ~ wt", cars, priors={"(Intercept)": bg.Normal(mean, 0.01)})
+        for mean in (10001.0, 10004.0)
+    )
+    first.fit("nuts", draws=100, seed=1, store=tmp_path, progress=False)
+    with pytest.raises(bg.ChoiceError, match=r"mean=10001\.0.*mean=10004\.0"):
+        other.fit("nuts", draws=100, store=tmp_path, progress=False)
+
+
+@short
 def test_a_directory_that_is_no_store_is_refused(toy_fits: None, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(bg.ChoiceError, match="not a store of draws, and not empty"):
@@ -444,6 +484,15 @@ def test_what_only_nutpie_can_do() -> None:
     assert NUTS(min_ess=1000, draws=50).draws == 50
 
 
+RNG = np.random.default_rng(1)
+GROUPED = {
+    "y": RNG.normal(size=40),
+    "n": RNG.exponential(size=40),
+    "x": RNG.normal(size=40),
+    "z": RNG.normal(size=40),
+    "g": list("abcde") * 8,
+    **{name: np.tile(RNG.normal(size=5), 8) for name in "uvw"},
+}
 SEPARATED = {"y": [0, 0, 0, 1, 1, 1], "x": [1.0, 2, 3, 4, 5, 6], "g": list("aabbcc")}
 IMPROPER: dict[str, tuple[Any, str | None]] = {
     "separation": (
@@ -484,6 +533,32 @@ IMPROPER: dict[str, tuple[Any, str | None]] = {
             priors={"(Intercept)": bg.Flat(), "sd:g": bg.HalfFlat()},
         ),
         r"learnt from 2 of its 4 levels only",
+    ),
+    "a factor that is a fixed effect, too": (
+        lambda: bg.lmer("y ~ g + (1|g)", GROUPED, priors="flat"),
+        r"learnt from 5 levels, and a flat prior needs at least 7 beside the coefficients",
+    ),
+    "predictors of groups": (
+        lambda: bg.lmer(
+            "y ~ u + v + (1|g)", GROUPED, priors={"slopes": bg.Flat(), "sd:g": bg.HalfFlat()}
+        ),
+        None,
+    ),
+    "too many predictors of groups": (
+        lambda: bg.lmer("y ~ u + v + w + (1|g)", GROUPED, priors="flat"),
+        r"learnt from 5 levels, and a flat prior needs at least 6 beside",
+    ),
+    "predictors of rows": (
+        lambda: bg.lmer("y ~ x + z + (1|g)", GROUPED, priors="flat"),
+        None,
+    ),
+    "means that vanish": (
+        lambda: bg.glm("n ~ x", GROUPED, family="gaussian", link="log", priors="flat"),
+        r"levels off where means vanish.*\(Intercept\) run.*priors=",
+    ),
+    "means that cannot vanish together": (
+        lambda: bg.glm("n ~ x", GROUPED, family="gaussian", link="log", priors={"x": bg.Flat()}),
+        None,
     ),
     "as many coefficients as rows": (
         lambda: bg.lm("y ~ x", {"y": [1.0, 2, 4], "x": [1.0, 2, 2]}, priors="flat"),
@@ -527,9 +602,11 @@ def test_progress_picture() -> None:
     assert picture.left == pytest.approx(90.0)
     assert "1:30 left" in picture.footer
     assert "smallest ESS so far 412" in picture.footer
+    assert picture.footer.endswith("an interrupt keeps the draws")
     assert "<td>250/1000</td><td>3</td><td>0.51</td>" in html(picture)
     warm = Picture((Standing(0, 1000, 0.0, True, 0, float("nan")),), float("nan"), 2.0)
     assert "left" not in warm.footer
+    assert warm.footer.endswith("warming up")
     assert "<td>warm-up</td>" in html(warm)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -310,3 +310,31 @@ def test_no_correlation_to_set() -> None:
             priors_of(formula, {"corr:g": bg.LKJ(2)})
     with pytest.raises(bg.ChoiceError, match="sigma"):
         priors_of("n ~ x", {"sigma": bg.HalfNormal(1)}, family="poisson")
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    one: Any = np.int64(1)
+    prior = bg.Normal(one, np.float32(2.5))  # type: ignore[arg-type]
+    assert prior == bg.Normal(1.0, 2.5)
+    assert type(prior.mean) is float and type(prior.sd) is float
+    options = bg.NUTS(draws=50 * one, seed=3 * one)
+    assert type(options.draws) is int and options == bg.NUTS(draws=50, seed=3)
+    for wrong in ({"seed": True}, {"draws": 3}, {"centred": None}, {"centred": {"g": "yes"}}):
+        with pytest.raises(bg.ChoiceError, match=f"{next(iter(wrong))}=.*give"):
+            bg.NUTS(**cast(Any, wrong))
+    with pytest.raises(bg.ChoiceError, match="sd must be a positive number"):
+        bg.Normal(0.0, True)
+
+
+@pytest.mark.parametrize("given", [None, [bg.Normal(0, 1)], bg.Normal(0, 1), {1: bg.Normal(0, 1)}])
+def test_priors_are_given_by_name(given: Any) -> None:
+    with pytest.raises(bg.ChoiceError, match="give 'default', 'flat', or a mapping from names"):
+        bg.lm("y ~ x", DATA, priors=given)
+
+
+def test_a_prior_without_a_distribution_of_pymc() -> None:
+    class Mine(bg.Prior):
+        support = "real"
+
+    with pytest.raises(bg.ChoiceError, match=r"Mine has no pymc_distribution\(\): define it"):
+        bg.lm("y ~ x", DATA, priors={"x": Mine()}).to_pymc()
