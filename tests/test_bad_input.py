@@ -283,7 +283,7 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         bg.FitError,
         ("exactly",),
     ),
-    ("draws", lambda: bg.NUTS(draws=0), bg.ChoiceError, ("draws=0", "at least 1")),
+    ("draws", lambda: bg.NUTS(draws=0), bg.ChoiceError, ("draws=0", "at least 4")),
     ("few draws", lambda: bg.NUTS(draws=2), bg.ChoiceError, ("draws=2", "4")),
     ("tune", lambda: bg.NUTS(tune=-1), bg.ChoiceError, ("tune=-1",)),
     ("chains", lambda: bg.NUTS(chains=1.5), bg.ChoiceError, ("chains=1.5",)),  # type: ignore[arg-type]

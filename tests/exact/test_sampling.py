@@ -412,9 +412,9 @@ def test_priors_that_differ_in_the_fifth_digit_are_not_one_run(tmp_path: Path) -
         bg.lm("mpg ~ wt", cars, priors={"(Intercept)": bg.Normal(mean, 0.01)})
         for mean in (10001.0, 10004.0)
     )
-    first.fit("nuts", draws=100, seed=1, store=tmp_path, progress=False)
+    first.fit("nuts", draws=500, seed=1, store=tmp_path, progress=False)
     with pytest.raises(bg.ChoiceError, match=r"mean=10001\.0.*mean=10004\.0"):
-        other.fit("nuts", draws=100, store=tmp_path, progress=False)
+        other.fit("nuts", draws=500, store=tmp_path, progress=False)
 
 
 @short

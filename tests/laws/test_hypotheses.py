@@ -370,7 +370,7 @@ EQUATIONS = [
     ("Days = 0 = 1", "several equations as a list"),
     ("Days (Intercept)", r"\+, - or = is missing"),
     ("Days =", "breaks off"),
-    ("* Days", "is expected here"),
+    ("* Days", "cannot stand here: give a sum of coefficients"),
     ("", "breaks off"),
 ]
 
