@@ -182,7 +182,8 @@ def test_a_chain_that_breaks_off_says_why() -> None:
 
     def log_density(x: Array, gradient: Array) -> float:
         calls.append(1)
-        if len(calls) > 20:
+        started = threading.current_thread() is not threading.main_thread()
+        if started and len(calls) > 20:  # not where a later chain is given its start
             raise ValueError("no more")
         gradient[:] = -x
         return -0.5 * float(x @ x)
