@@ -47,14 +47,14 @@ _ROOT_HALF = math.sqrt(0.5)
 _ROOT_2_PI = math.sqrt(2.0 * math.pi)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _gaussian(y, w, eta, sigma):
     precision = w / (sigma * sigma)
     e = y - eta
     return -0.5 * precision * e * e, precision * e, -precision, 0.0
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _gaussian_log(y, w, eta, sigma):
     precision = w / (sigma * sigma)
     mu = exp(min(eta, _LARGEST_EXPONENT))
@@ -67,7 +67,7 @@ def _gaussian_log(y, w, eta, sigma):
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _logit(y, w, eta, sigma):
     t = exp(-abs(eta))  # never overflows
     large = 1.0 / (1.0 + t)
@@ -85,7 +85,7 @@ def _logit(y, w, eta, sigma):
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _cloglog(y, w, eta, sigma):
     e = math.exp(min(eta, _LARGEST_EXPONENT))
     failures = w * (1.0 - y)
@@ -110,13 +110,13 @@ def _cloglog(y, w, eta, sigma):
     return value, first, second, third
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _poisson(y, w, eta, sigma):
     mu = w * exp(min(eta, _LARGEST_EXPONENT))
     return w * y * eta - mu, w * y - mu, -mu, -mu
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _large_poisson(y, w, eta, sigma):
     """The same, relative to mu = y where y is large."""
     if y < _LARGE_COUNT:
@@ -127,7 +127,7 @@ def _large_poisson(y, w, eta, sigma):
     return w * y * (d - e), -w * y * e, -mu, -mu
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _log_normal_cdf(x):
     """log Phi(x) and three derivatives, as in links.py."""
     lower = 0.5 * math.erfc(-x * _ROOT_HALF)
@@ -152,7 +152,7 @@ def _log_normal_cdf(x):
     return value, r, second, third
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _probit(y, w, eta, sigma):
     value = first = second = third = 0.0
     successes, failures = w * y, w * (1.0 - y)
@@ -224,7 +224,7 @@ def _rate(y, w, eta, sigma):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _rare(code, y, w, eta, sigma):
     """The families and links of few models: compiled once for all of them."""
     if code == _CLOGLOG:
@@ -265,7 +265,7 @@ def evaluate(code, y, w, eta, sigma, out):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc"})
 def add_up(v):
     """The sum of v, several elements at a time."""
     total = 0.0

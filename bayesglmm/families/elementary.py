@@ -45,7 +45,7 @@ def _float(context, x):
     return types.float64(types.int64), generate
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def exp(x):
     """e^x for x <= 700; below -708 it stays at e^-708 = 3e-308."""
     if x < -708.0:
@@ -70,7 +70,7 @@ def exp(x):
     return _float(_bits(p) + (_bits(shifted) << 52))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def log1p_of_unit(t):
     """log(1 + t) for 0 <= t <= 1 (the series of fdlibm's log, Sun Microsystems 1993)."""
     upper = t > 0.41421356237309503

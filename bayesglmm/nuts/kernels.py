@@ -168,7 +168,7 @@ def _effects(terms, ancestors, chain, blocks, y, z, offset, b, begin, end):
         solve_upper(blocks, at, K, width, J, b, first)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _dot(a, b):
     total = 0.0
     for k in range(len(a)):
@@ -176,7 +176,7 @@ def _dot(a, b):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _row_times(A, a, x):
     """Row a of the upper triangular A times x."""
     row, rest, total = A[a, a:], x[a:], 0.0

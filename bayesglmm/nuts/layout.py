@@ -135,7 +135,7 @@ def _in_pairs(array: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def sizes_of(ints):
     """The sizes by name."""
     i = ints
@@ -158,7 +158,7 @@ def sizes_of(ints):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def floats_of(ints, data):
     """The floats by name."""
     s, at = sizes_of(ints), ints[_SIZES:]
@@ -187,7 +187,7 @@ def floats_of(ints, data):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def integers_of(ints):
     """The integers by name."""
     s, at = sizes_of(ints), ints[_SIZES + _FLOATS + 1 :]
@@ -203,14 +203,14 @@ def integers_of(ints):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def levels_of(ints, index):
     """(terms, n) level of every row."""
     s = sizes_of(ints)
     return index.view(np.int32)[: s.terms * s.n].reshape((s.terms, s.n))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def room_of(ints):
     """How many numbers :func:`work_of` divides up."""
     s = sizes_of(ints)
@@ -219,7 +219,7 @@ def room_of(ints):
     return small + 5 * s.effects + 2 * s.blocks + s.scratch + 3 * ROWS
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def work_of(ints, room):
     """Working arrays by name, those that sums are gathered in set to zero."""
     s, w, a = sizes_of(ints), room, 0

@@ -72,28 +72,28 @@ def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
     return types.voidptr(address), generate
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def floats(data, k):  # type: ignore[no-untyped-def]
     """Array k of :func:`addresses`, flat, of float64."""
     at = carray(data, 2 * k + 2, np.intp)
     return carray(_pointer(at[2 * k]), at[2 * k + 1], np.float64)  # type: ignore[call-arg]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def integers(data, k):  # type: ignore[no-untyped-def]
     """Array k of :func:`addresses`, flat, of int64."""
     at = carray(data, 2 * k + 2, np.intp)
     return carray(_pointer(at[2 * k]), at[2 * k + 1], np.int64)  # type: ignore[call-arg]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def floats_in(data, k, shape):  # type: ignore[no-untyped-def]
     """The same in a shape: cheaper than to reshape it."""
     at = carray(data, 2 * k + 2, np.intp)
     return carray(_pointer(at[2 * k]), shape, np.float64)  # type: ignore[call-arg]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def integers_in(data, k, shape):  # type: ignore[no-untyped-def]
     """The same of int64."""
     at = carray(data, 2 * k + 2, np.intp)

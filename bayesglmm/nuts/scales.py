@@ -200,7 +200,7 @@ def straighten(t, elbows, v):
             v[i, k] = straight(t[i, k], elbows[k])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def natural(t, terms, values):
     """Sds, partial correlations and sigma, where t (size,) has their logs and atanh."""
     at = 0
@@ -217,7 +217,7 @@ def natural(t, terms, values):
         values[at] = math.exp(t[at])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def unpack(values, terms, factors):
     """Fill the concatenated factors (row by row) from `natural` values."""
     for f in range(len(terms)):
@@ -236,7 +236,7 @@ def unpack(values, terms, factors):
             factors[place + r * K + r] = sd * math.sqrt(left)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def unpack_all(t, terms, size):
     """The factors of every row of t (m, size of t)."""
     out, values = np.zeros((len(t), size)), np.empty(t.shape[1])
@@ -246,7 +246,7 @@ def unpack_all(t, terms, size):
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def pull_back(values, terms, factors, slopes, gradient):
     """Add to ``gradient`` the derivative in t, given ``slopes``, that in the factors."""
     for f in range(len(terms)):
@@ -273,7 +273,7 @@ def pull_back(values, terms, factors, slopes, gradient):
             k += r
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def log_prior_scales(t, values, terms, codes, parameters, etas, gradient):
     """Log prior of t, Jacobian included, without its constant; adds its gradient.
 

@@ -91,7 +91,7 @@ def curvature(codes: NDArray[np.int64], parameters: Array, x: Array) -> Array:
     return np.where(codes == _FLAT, 0.0, (df + 1.0) / (df * scale**2 + (x - centre) ** 2))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def log_prior(code, first, second, third, x):
     """Log-density at x without its constant, and its derivative."""
     if code == _FLAT:
@@ -107,7 +107,7 @@ def log_prior(code, first, second, third, x):
     return (first - 1.0) * math.log(x) - second * x, slope - second
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def log_prior_coefficients(beta, means, at, codes, parameters, gradient):
     """Log prior of beta (p,) without its constant; adds its gradient.
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.errors import ChoiceError
+from bayesglmm.errors import ChoiceError, OptionError
 
 Array = NDArray[np.float64]
 Support = Literal["real", "positive", "correlation"]
@@ -76,6 +76,15 @@ class Prior:
     """
 
     support: ClassVar[Support]
+
+    def __new__(cls, *_: object, **named: object) -> Self:
+        known = [field.name for field in fields(cls)]
+        for name in named:
+            if name not in known:
+                raise OptionError(
+                    f"{cls.__name__} has no {name!r}; give {', '.join(known) or 'nothing'}"
+                )
+        return object.__new__(cls)
 
     def __str__(self) -> str:
         values = ", ".join(f"{getattr(self, field.name):.4g}" for field in fields(self))

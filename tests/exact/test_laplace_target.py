@@ -378,3 +378,14 @@ def test_kernels_are_compiled_for_one_type_of_arguments() -> None:
     for module in (kernels, blocks, layout):
         for name, kernel in vars(module).items():
             assert len(getattr(kernel, "signatures", ())) <= 1, name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_points_far_out_have_no_density_and_no_error(name: str) -> None:
+    """There sds are zero to rounding; the sampler's threads could not tell anyone."""
+    target = laplace_target(MODELS[name]())
+    rng, gradient = np.random.default_rng(2), np.empty(target.size)
+    for size in (50.0, 500.0, 5e3, 1e5, 1e300):
+        for _ in range(5):
+            value = target.log_density(size * rng.normal(size=target.size), gradient)
+            assert not value > 1e3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import pickle
 import re
 from typing import Any, cast
 
@@ -338,3 +339,10 @@ def test_a_prior_without_a_distribution_of_pymc() -> None:
 
     with pytest.raises(bg.ChoiceError, match=r"Mine has no pymc_distribution\(\): define it"):
         bg.lm("y ~ x", DATA, priors={"x": Mine()}).to_pymc()
+
+
+def test_parameters_of_priors_have_their_own_names() -> None:
+    wrong: dict[str, Any] = {"mu": 0.0, "sigma": 1.0}
+    with pytest.raises(bg.OptionError, match="Normal has no 'mu'; give mean, sd"):
+        bg.Normal(**wrong)
+    assert pickle.loads(pickle.dumps(bg.Normal(0.0, 1.0))) == bg.Normal(sd=1.0, mean=0.0)
