@@ -12,6 +12,7 @@ from bayesglmm.post.term_tests import drop_table, type_table
 from bayesglmm.tables.table import Table
 
 if TYPE_CHECKING:
+    from bayesglmm.design import Design
     from bayesglmm.fit import Fit
 
 Type = Literal["I", "II", "III"]
@@ -45,7 +46,8 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
     -------
     Table
         One fit: ``term``, then ``sum_sq, mean_sq`` (linear models), ``num_df, den_df, f_stat,
-        p_value``; or ``chi_square, df, p_value``.
+        p_value``; or ``chi_square, df, p_value``. Coefficients that cannot be estimated count as
+        left out of the model: a term without others has zero df, and nulls.
         Several: ``model, npar, AIC, BIC, logLik, deviance`` (-2 logLik), ``chi_square, df,
         p_value``, each model against the row above; or ``model, df_residual, rss, num_df,
         den_df, sum_sq, f_stat, p_value``, with the residual mean square of the largest. Where a
@@ -56,7 +58,8 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
     Raises
     ------
     ChoiceError
-        For a fit by NUTS, different families, links or ``nagq``, or a test that does not apply.
+        For a fit by NUTS, different families, links or ``nagq``, a test that does not apply, or
+        type III where cells of a product of factors have no data.
     DataError
         For fits of different rows, responses or weights.
 
@@ -98,11 +101,11 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
                 "of one fit leave it out"
             )
         design = fits[0].model.design
-        if design.aliased and type != "I":
+        if type == "III" and any(":" in name for name in _left_out(design)):
             raise ChoiceError(
-                f"type={type!r} tests each term given the others, which needs all coefficients; "
-                f"{not_estimable(design)}. Remove what is not estimable from the formula, or merge "
-                "levels until every cell has data; or use type='I', each term given those before it"
+                "type='III' averages over the cells of a product, and some have no data: "
+                f"{not_estimable(design)}. Use type='II', which compares the cells there are, or "
+                "merge levels until every cell has data"
             )
         return type_table(fits[0], type, test)
     if type != "III":
@@ -111,6 +114,11 @@ def anova(*fits: Fit, type: Type = "III", test: Test = "auto", refit: bool = Tru
             f"{len(fits)} fits are compared as they are"
         )
     return model_table(fits, test, refit)
+
+
+def _left_out(design: Design) -> list[str]:
+    """Names of the coefficients that cannot be estimated."""
+    return [name for name in design.all_names if name not in design.names]
 
 
 def drop1(fit: Fit, test: Literal["lrt", "F"] = "lrt") -> Table:

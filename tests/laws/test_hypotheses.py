@@ -524,9 +524,33 @@ def test_a_term_that_adds_no_column_has_no_df(
 
 
 @pytest.mark.parametrize("kind", ["II", "III"])
-def test_tests_of_aliased_terms_say_what_to_do(kind: Type) -> None:
-    data = sleep().with_columns(hours=24 * pl.col("Days"), late=pl.col("Days") * 2 + 1)
-    fit = lmer("Reaction ~ Days + hours + late + (1|Subject)", data)
-    words = rf"type='{kind}'.*2 coefficients not estimable: hours = .*; late = .*Remove.*type='I'"
-    with pytest.raises(bg.ChoiceError, match=words):
-        fit.anova(type=kind)
+def test_tests_beside_aliased_terms_are_those_without_them(kind: Type) -> None:
+    """As of lmerTest, which leaves the columns out."""
+    data = sleep().with_columns(
+        hours=24 * pl.col("Days"), late=pl.col("Days") * 2 + 1, odd=pl.col("Days") % 2
+    )
+    fit = lmer("Reaction ~ Days + hours + late + odd + (1|Subject)", data)
+    found, wanted = fit.anova(type=kind), lmer("Reaction ~ Days + odd + (1|Subject)", data)
+    assert found["num_df"].to_list() == [1, 0, 0, 1]
+    for column in ("f_stat", "den_df", "p_value"):
+        np.testing.assert_allclose(
+            found[column].gather([0, 3]), wanted.anova(type=kind)[column], rtol=1e-6
+        )
+        assert found[column].gather([1, 2]).is_null().all()
+
+
+def test_type_two_compares_the_cells_there_are() -> None:
+    rng = np.random.default_rng(2)
+    f, h, g = (rng.integers(0, k, 200) for k in (3, 2, 10))
+    rows = pl.DataFrame({"y": rng.normal(size=200) + f, "f": f, "h": h, "g": g})
+    rows = rows.filter(~((pl.col("f") == 2) & (pl.col("h") == 1))).cast(
+        {"f": pl.String, "h": pl.String, "g": pl.String}
+    )
+    fit, other = (lmer(f"y ~ {terms} + (1|g)", rows) for terms in ("f * h", "h * f"))
+    with pytest.raises(bg.ChoiceError, match=r"cells of a product.*f2:h1.*type='II'"):
+        fit.anova()
+    second = fit.anova(type="II")
+    assert second["num_df"].to_list() == [2, 1, 1]
+    # Each given the other: what comes second of two, whatever their order.
+    last = [other.anova(type="I")["f_stat"][1], *fit.anova(type="I")["f_stat"][1:]]
+    np.testing.assert_allclose(second["f_stat"], last, rtol=1e-6)
