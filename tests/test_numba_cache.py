@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from numba import njit
 from numba.core import caching
 
+import bayesglmm as bg
 from bayesglmm.laplace import chain
 from bayesglmm.numba_cache import Announcement, fingerprint
 
@@ -49,3 +52,18 @@ def test_the_stamp_of_a_kernel_covers_the_package() -> None:
     made = caching.FunctionCache(chain.modes.py_func)  # type: ignore[no-untyped-call]
     stamp = made._impl.locator.get_source_stamp()
     assert len(stamp) == 2 and stamp[1] == fingerprint()
+
+
+def test_every_function_names_what_a_division_by_zero_does() -> None:
+    """Else it does what it did for whoever compiled it first, and keeps doing it from disk."""
+    found = 0
+    for path in sorted(Path(bg.__file__).parent.rglob("*.py")):
+        if "numba" not in path.read_text(encoding="utf-8"):
+            continue
+        parts = path.relative_to(Path(bg.__file__).parents[1]).with_suffix("").parts
+        for name, value in vars(importlib.import_module(".".join(parts))).items():
+            options = getattr(value, "targetoptions", None)
+            if options is not None and value.py_func.__module__ == ".".join(parts):
+                assert options.get("error_model") == "numpy", f"{path.name}: {name}"
+                found += 1
+    assert found > 100
