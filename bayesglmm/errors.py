@@ -113,13 +113,17 @@ def check_whole(argument: str, value: object, least: int = 1, or_none: str = "")
     return int(value)
 
 
-def named_arguments(hints: Mapping[str, str]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def named_arguments(
+    hints: Mapping[str, str], public: str = ""
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A function that tells an unknown argument by name, with a hint or the nearest it has.
 
     Parameters
     ----------
     hints
         What to do instead, for names that other packages use.
+    public
+        What users call the function, if not by its own name.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -131,7 +135,7 @@ def named_arguments(hints: Mapping[str, str]) -> Callable[[Callable[P, R]], Call
                 if name not in known:
                     hint = f": {hints[name]}" if name in hints else nearest(name, known)
                     raise OptionError(
-                        f"{function.__name__}() has no argument {name!r}{hint}; it has "
+                        f"{public or function.__name__}() has no argument {name!r}{hint}; it has "
                         + ", ".join(known)
                     )
             return function(*args, **kwargs)

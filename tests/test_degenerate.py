@@ -283,6 +283,9 @@ def test_a_linear_mixed_model_that_fits_exactly() -> None:
         rows = one_way(0.0).with_columns(pl.col("y") + shift)
         with pytest.raises(bg.FitError, match="fitted exactly"):
             bg.lmer("y ~ 1 + (1|g)", rows).fit()
+    rows = bg.load_dataset("sleepstudy").with_columns(y=2.0 * pl.col("Days"))
+    with pytest.raises(bg.FitError, match="fitted exactly"):
+        bg.lmer("y ~ Days + (1|Subject)", rows).fit()
 
 
 def test_no_adjustment_by_parameters_that_are_not_identified() -> None:

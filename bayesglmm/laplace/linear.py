@@ -34,6 +34,7 @@ from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
 _EXACT = 1e-14  # share of the squares of residuals below which effects leave nothing
+_ROUNDING = 1e-12  # residual of a typical row, relative to the largest response, that is none
 _LARGE = 500  # columns of the dense block from which an evaluation is dear
 _DEAR_STEP = 1e-5  # of the differences there
 
@@ -91,8 +92,9 @@ def linear_mixed(
     eta = np.empty(design.n)
     fixed = columns.X @ at.beta + design.offset
     kernels.add_effects(structure.arrays, columns.Z, fixed, b, eta)
-    left = likelihood.y - eta
-    if float(w @ left**2) <= _EXACT * float(problem.xx[design.p, design.p]):
+    left, largest = float(w @ (likelihood.y - eta) ** 2), float(np.max(np.abs(likelihood.y)))
+    rounding = float(np.sum(w)) * (_ROUNDING * largest) ** 2
+    if left <= max(_EXACT * float(problem.xx[design.p, design.p]), rounding):
         raise FitError(
             "the response is fitted exactly by the fixed and random effects: its residual variance "
             "is zero, and the likelihood has no maximum. Leave out a term, or check whether the "

@@ -16,7 +16,7 @@ from bayesglmm.design import Design, build, in_units
 from bayesglmm.design.columns import Table as Data
 from bayesglmm.design.columns import read
 from bayesglmm.design.response import Response
-from bayesglmm.errors import DataError, FitError, check_choice, check_whole
+from bayesglmm.errors import DataError, FitError, check_choice, check_whole, named_arguments
 from bayesglmm.families import Family, Likelihood, Link, find_family, find_link
 from bayesglmm.formula import parse
 from bayesglmm.post.check import check_fit
@@ -103,6 +103,7 @@ def simulate(fit: Fit | str, *given: Any, **options: Any) -> Table:
     return _from_fit(fit, *given, **options)  # type: ignore[arg-type]  # told there
 
 
+@named_arguments({}, "simulate")
 def _from_fit(fit: Fit, nsim: int = 1, *, seed: int | None = None, re: Effects = "new") -> Table:
     check_fit(
         fit,

@@ -553,6 +553,13 @@ def test_a_formula_is_simulated_from_without_a_fit() -> None:
     assert one.to_dict(as_series=False) == same.to_dict(as_series=False)
 
 
+def test_a_misspelt_option_is_told_under_the_public_name() -> None:
+    fit = bg.lm("Reaction ~ Days", bg.load_dataset("sleepstudy")).fit()
+    wrong: Any = {"nsmi": 3}
+    with pytest.raises(bg.OptionError, match=r"^simulate\(\) has no argument 'nsmi'.*'nsim'"):
+        bg.simulate(fit, **wrong)
+
+
 def test_what_is_aliased_is_not_simulated_from() -> None:
     rows = bg.load_dataset("sleepstudy").with_columns(double=2 * pl.col("Days"))
     with pytest.warns(bg.BayesglmmWarning, match="not estimable"):
