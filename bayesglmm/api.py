@@ -71,7 +71,7 @@ def model(
         formula.
     trials
         Column name or (n,) values; the response is then the number of successes. The same as
-        ``cbind(successes, trials - successes)``. Rows without trials are left out.
+        ``cbind(successes, trials - successes)``. A row without trials is an error.
     contrasts
         Coding of factors by column: ``"treatment"``, ``"sum"``, ``"effects"``, ``"helmert"``,
         ``"poly"``, ``"sdif"``, or a readable contrast matrix.
@@ -92,6 +92,8 @@ def model(
     BayesglmmWarning
         If fixed effects cannot all be estimated: a column of X that is a combination of earlier
         ones is left out, as by R's ``lm`` and ``lmer``, and is null in ``params`` and the summary.
+        If columns are so nearly collinear (a year and its square, a random slope of a year) that
+        one by one their coefficients, or their sds, mean little: centre the covariates.
 
     Examples
     --------
@@ -119,6 +121,8 @@ def model(
             "data cannot tell it from the columns before it. Remove the term, or merge levels "
             "until every cell has data"
         )
+    if design.collinear:
+        warn("\n".join(design.collinear))
     likelihood = Likelihood(chosen, chosen_link, design.y, design.total_weights)
     return Model(design, chosen, chosen_link, choose_priors(design, likelihood, priors))
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesglmm.design import RandomTerm
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.priors import LKJ, Flat, Normal, Prior
-from bayesglmm.priors.default import INTERCEPT
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model

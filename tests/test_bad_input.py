@@ -146,7 +146,7 @@ MODELS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = 
         bg.DataError,
         ("'size' is constant (9)", "random effects"),
     ),
-    ("weights infinite", m("y ~ x", weights="inf"), bg.DataError, ("'inf'", "infinite")),
+    ("weights infinite", m("y ~ x", weights="inf"), bg.DataError, ("'inf'", "with inf")),
     (
         "weights infinite values",
         m("y ~ x", weights=[float("inf"), *[1.0] * 11]),

@@ -1,10 +1,11 @@
-"""What is left out of a fit and said so: aliased columns, rows without weight or trials."""
+"""What is left out of a fit and said so: aliased columns, rows without weight."""
 
 from __future__ import annotations
 
 import datetime
 import decimal
 import pickle
+import re
 import warnings
 from types import SimpleNamespace
 from typing import Any, cast
@@ -156,25 +157,30 @@ def test_missing_values_and_zero_weights_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("left", ["s", "cbind(s, size - s)"])
-def test_rows_without_trials_are_left_out(left: str) -> None:
-    empty = pl.int_range(N) % 5 == 0
+@pytest.mark.parametrize("which", ["some", "all"])
+def test_rows_without_trials_are_refused(left: str, which: str) -> None:
+    empty = (pl.int_range(N) % 5 == 2) | (which == "all")
     data = DATA.with_columns(
         s=pl.when(empty).then(0).otherwise("s"), size=pl.when(empty).then(0).otherwise("size")
     )
-    options = {"trials": "size"} if left == "s" else {}
-    fit = bg.glm(f"{left} ~ x + f", data, family="binomial", **options).fit()  # type: ignore[arg-type]
-    counted = data.filter(pl.col("size") > 0)
-    plain = bg.glm(f"{left} ~ x + f", counted, family="binomial", **options).fit()  # type: ignore[arg-type]
-    assert fit.model.design.weightless == 10
-    assert fit.model.design.rows.tolist() == [k for k in range(N) if k % 5]
-    np.testing.assert_array_equal(fit.params["estimate"], plain.params["estimate"])
-    assert fit.loglik == plain.loglik
+    options: Any = {"trials": "size"} if left == "s" else {}
+    said = (
+        "48 of the rows used (first: 0, 1" if which == "all" else "10 of the rows used (first: 2, 7"
+    )
+    with pytest.raises(bg.DataError, match=r"number of trials is zero in " + re.escape(said)):
+        bg.glm(f"{left} ~ x + f", data, family="binomial", **options)
+    if which == "some":  # as the message says
+        bg.glm(f"{left} ~ x + f", data.filter(pl.col("size") > 0), family="binomial", **options)
 
 
-def test_trials_of_which_none_count() -> None:
-    data = {"s": [0, 0], "size": [0, 0]}
-    with pytest.raises(bg.DataError, match="the number of trials is zero in every row"):
-        bg.glm("s ~ 1", data, family="binomial", trials="size")
+@pytest.mark.parametrize("hole", [None, float("nan"), float("inf"), -1.0])
+def test_weights_that_are_none_are_refused(hole: float | None) -> None:
+    data = DATA.with_columns(w=pl.Series([2.0, hole, 1.0] * 16))
+    kind = "missing" if hole is None or hole != hole else f"{hole:g}"
+    with pytest.raises(bg.DataError, match=rf"weights .w. must be finite.*row 1 with .*{kind}"):
+        bg.lm("y ~ x", data, weights="w")
+    gone = data.with_columns(y=pl.when(pl.int_range(N) % 3 == 1).then(None).otherwise("y"))
+    assert bg.lm("y ~ x", gone, weights="w").design.n == 32
 
 
 # Scales ----------------------------------------------------------------------------------------

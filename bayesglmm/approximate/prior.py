@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.nuts.scales import (
     Scales,
     log_prior_scales,
@@ -22,7 +23,6 @@ from bayesglmm.nuts.scales import (
 )
 from bayesglmm.priors import Flat, HalfFlat, Prior
 from bayesglmm.priors.compiled import compiled, compiled_priors, log_prior_coefficients
-from bayesglmm.priors.default import INTERCEPT
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model

@@ -59,7 +59,7 @@ class Design:
     offset_given
         Whether ``offset=`` was an array, which new data cannot carry.
     weightless
-        How many rows were left out because their weight or number of trials is zero.
+        How many rows were left out because their weight is zero.
     weights_column, trials_column
         The columns given as ``weights=`` and ``trials=``; empty for none or for arrays.
     roles
@@ -151,6 +151,13 @@ class Design:
         }
         return tuple(c for c in _columns_used(self.formula, self.data, given) if c)
 
+    @cached_property
+    def collinear(self) -> tuple[str, ...]:
+        """Which columns are nearly collinear, a sentence for each part, with the remedy."""
+        from bayesglmm.design.collinear import collinear  # it imports this module's Design
+
+        return collinear(self)
+
     @property
     def aliased(self) -> tuple[str, ...]:
         """The columns left out of X, and of which columns each is a combination, in words."""
@@ -221,7 +228,7 @@ def build(
     weights, offset, trials
         A column name or one number for each row; "" for none. `offset` is on the link scale and
         adds to ``offset()`` in the formula; `trials` makes the response a count of successes.
-        Rows with weight zero, or without trials, say nothing and are left out, as missing ones.
+        Rows with weight zero say nothing and are left out, as missing ones.
     contrasts
         Codings by column: see `bayesglmm.design.codings.coding_of`.
     factors
@@ -259,19 +266,19 @@ def build(
         for role, value in (("weights", weights), ("offset", offset), ("trials", trials))
     }
     used = _columns_used(formula, whole, given)
+    weighed = given["weights"]
+    apart = {weighed} if isinstance(weighed, str) else set()
+    used = [name for name in used if name not in apart]
     frame, rows = _complete(whole, used, missing, formula.text)
     numeric = [c for c in used if frame.get_column(c).dtype.is_float()]
     _refuse_infinite(frame, numeric, formula.text)
     complete = frame.height
 
-    if given["weights"] is not None:
-        weight = _values("weights", given["weights"], frame, rows)
-        _check_weights(weight, rows)
-        frame, rows = _counted(frame, rows, weight, "weight")
+    if weighed is not None:
+        weight = _values("weights", weighed, frame, rows)
+        _check_weights(weight, rows, f" {weighed!r}" if isinstance(weighed, str) else "")
+        frame, rows = _counted(frame, rows, weight)
     response = _response(formula, given["trials"], frame, rows, roles)
-    if not response.trials.all():
-        frame, rows = _counted(frame, rows, response.trials, "number of trials")
-        response = _response(formula, given["trials"], frame, rows, roles)
 
     fixed, X = estimable_part(*build_part(formula.fixed, frame, roles))
     random = random_terms(formula.bars, frame, roles)
@@ -461,23 +468,26 @@ def _response(
     return build_response(formula.response, frame, counts, roles)
 
 
-def _check_weights(weights: NDArray[np.float64], rows: NDArray[np.intp]) -> None:
+def _check_weights(weights: NDArray[np.float64], rows: NDArray[np.intp], name: str) -> None:
+    """A missing weight is no missing observation: what its row is worth, nobody said."""
     bad = ~(np.isfinite(weights) & (weights >= 0))
     if bad.any():
-        first = int(np.argmax(bad))
+        first = weights[bad][0]
+        shown = "a missing one" if np.isnan(first) else f"{first:g}"
         raise DataError(
-            f"weights must be finite and not negative; row {int(rows[first])} has "
-            f"{weights[first]:g}. A row of weight zero is left out"
+            f"weights{name} must be finite and not negative; {int(bad.sum())} of {len(rows)} rows "
+            f"are not, first row {int(rows[np.argmax(bad)])} with {shown}. A row of weight zero is "
+            "left out"
         )
 
 
 def _counted(
-    frame: pl.DataFrame, rows: NDArray[np.intp], amount: NDArray[np.float64], what: str
+    frame: pl.DataFrame, rows: NDArray[np.intp], weights: NDArray[np.float64]
 ) -> tuple[pl.DataFrame, NDArray[np.intp]]:
-    """Keep the rows that count for something: those with a positive weight, or any trials."""
-    counts = amount > 0
+    """Keep the rows of positive weight."""
+    counts = weights > 0
     if counts.all():
         return frame, rows
     if not counts.any():
-        raise DataError(f"the {what} is zero in every row")
+        raise DataError("the weight is zero in every row")
     return frame.filter(counts), rows[counts]

@@ -30,7 +30,7 @@ class Response:
         The left-hand side as written.
     y
         (n,) float64: the values; 0 and 1 for two levels; the proportion of successes when there
-        are trials (0 where there are none of them).
+        are trials.
     trials
         (n,) float64, ones where the formula gives none.
     levels
@@ -257,12 +257,17 @@ def _proportion(text: str, success: NDArray[np.float64], trials: NDArray[np.floa
             raise DataError(f"{text}: {name} is not finite in {_where(~np.isfinite(values))}")
     if (trials < 0).any():
         raise DataError(f"{text}: the number of trials is negative in {_where(trials < 0)}")
+    if (trials == 0).any():
+        raise DataError(
+            f"{text}: the number of trials is zero in {_where(trials == 0)}; such rows say "
+            "nothing: leave them out, with data.filter(...) in polars"
+        )
     if (success < 0).any():
         raise DataError(f"{text}: the number of successes is negative in {_where(success < 0)}")
     over = success > trials
     if over.any():
         raise DataError(f"{text}: there are more successes than trials in {_where(over)}")
-    return Response(text, _frozen(success / np.where(trials > 0, trials, 1.0)), _frozen(trials))
+    return Response(text, _frozen(success / trials), _frozen(trials))
 
 
 def _expression(text: str, frame: pl.DataFrame, roles: Roles) -> NDArray[np.float64]:

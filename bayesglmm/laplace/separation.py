@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace.covariance import components, covariance_of
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.structure import Array
 
-INTERCEPT = "(Intercept)"
 _LINKS = ("logit", "probit", "cloglog")
 # The programme is solved only where a fitted mean is this close to its limit ...
 _EXTREME = 1e-4

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.priors import Flat, Normal
-from bayesglmm.priors.default import INTERCEPT
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesglmm.design import RandomTerm
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.nuts.coordinates import Coordinates, TermCoordinates
 from bayesglmm.priors import LKJ, Flat, Normal, Prior
-from bayesglmm.priors.default import INTERCEPT
 from bayesglmm.pymc_model import coordinates_of, level_dim, likelihood_of, term_scales
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.optimise import maximise
 from bayesglmm.laplace.pls import LinearProblem, linear_problem
@@ -37,7 +38,6 @@ from bayesglmm.nuts.target import Target
 from bayesglmm.nuts.tree import named
 from bayesglmm.priors import Flat, Normal
 from bayesglmm.priors.compiled import compiled
-from bayesglmm.priors.default import INTERCEPT
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.factor import Factor, factorize, solve
 from bayesglmm.laplace.structure import Structure
 from bayesglmm.priors.compiled import compiled_priors, curvature, log_prior_coefficients
-from bayesglmm.priors.default import INTERCEPT
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.design import RandomTerm
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.errors import FitError
 from bayesglmm.families import Likelihood, find_family, find_link
 from bayesglmm.laplace.separation import can_separate, find_separation
 from bayesglmm.priors import Flat, HalfFlat
-from bayesglmm.priors.default import INTERCEPT
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.errors import ChoiceError, DataError, FormulaError
 from bayesglmm.post.linear_hypothesis import read_equation
 from bayesglmm.post.parameter_draws import (
@@ -24,7 +25,6 @@ from bayesglmm.post.predictive import chains_of_parameters
 from bayesglmm.post.tables import check_level, scale
 from bayesglmm.posterior import Draws
 from bayesglmm.priors import Normal
-from bayesglmm.priors.default import INTERCEPT
 from bayesglmm.priors.parameters import draw_parameters, intercept_shift
 from bayesglmm.tables.table import Table, table
 

@@ -144,7 +144,7 @@ def summary(fit: Fit, *, level: float = 0.95, exponentiate: bool = False) -> Sum
         tuple(lines),
         varcorr(fit, level=level) if has_components else Table(),
         params(fit, level=level, exponentiate=exponentiate),
-        notes,
+        (*design.collinear, *notes),
     )
 
 

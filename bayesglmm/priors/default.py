@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.errors import ChoiceError, DataError, nearest
 from bayesglmm.families import Likelihood
 from bayesglmm.priors.prior import LKJ, Flat, HalfFlat, HalfStudentT, Normal, Prior
-
-INTERCEPT = "(Intercept)"
 
 
 @dataclass(frozen=True, slots=True)

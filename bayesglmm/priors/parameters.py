@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
+from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.errors import ChoiceError
-from bayesglmm.priors.default import INTERCEPT, Priors
+from bayesglmm.priors.default import Priors
 
 Array = NDArray[np.float64]
 

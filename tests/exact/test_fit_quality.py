@@ -357,6 +357,7 @@ def test_without_random_effects_it_is_the_aic(family: str) -> None:
 # R2 and ICC -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Nearly collinear")
 def test_shares_do_not_depend_on_units_or_origins() -> None:
     data = crossed().with_columns(z=1000.0 + 10.0 * pl.col("x"), u=3.0 * pl.col("y") - 7.0)
     one = bg.lmer("y ~ x + (x|g) + (1|h)", data).fit()

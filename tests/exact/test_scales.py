@@ -8,6 +8,7 @@ import pytest
 
 import bayesglmm as bg
 
+pytestmark = pytest.mark.filterwarnings("ignore:Nearly collinear")  # so they are meant to be
 SCALES = {"day numbers": (738_000.0, 100.0), "time stamps": (1.7e9, 3e7), "tiny": (0.0, 1e-8)}
 
 
