@@ -167,7 +167,7 @@ def _sample(team: _Team, judge: _Judge, progress: Progress) -> None:
             return
         progress.show(lambda: team.standings(), lambda: _worst(team.blocks, team.rows)[0])
         # Short runs are not kept waiting, long ones not disturbed.
-        time.sleep(min(0.02, 0.001 + 0.01 * (time.perf_counter() - started)))
+        time.sleep(min(0.02, 0.0005 + 0.01 * (time.perf_counter() - started)))
 
 
 class _Team:
@@ -182,6 +182,7 @@ class _Team:
         self._wrote = time.perf_counter()
         self._chains: list[Chain | None] = [None] * number
         self._cores = cores_of(options)
+        self._queued = False  # whether a chain waits for a core
         self._turned = 0.0  # when other chains began to run
         self._looked = time.perf_counter()
 
@@ -198,7 +199,8 @@ class _Team:
         # To stop a chain and start it again takes milliseconds.
         stay = running if time.perf_counter() - self._turned < _TURN else set()
         waiting.sort(key=lambda c: (c not in stay, self._done(c), c))
-        now = waiting[: self._cores]
+        now, later = waiting[: self._cores], waiting[self._cores :]
+        self._queued = bool(later)
         if running != set(now):
             self._turned = time.perf_counter()
         for c in left:
@@ -248,7 +250,7 @@ class _Team:
     def collect(self, limit: int, partial: bool = False) -> None:
         """Take the blocks below the limit that are complete, or whatever there is.
 
-        Of chains that still run only every now and then.
+        Only every now and then while a chain waits for a core, and of chains that still run.
         """
         look = partial or time.perf_counter() - self._looked > _LOOK
         if look:
@@ -257,7 +259,7 @@ class _Team:
             if chain is None:
                 continue
             have = self._drawn(c)
-            if have < min(limit, self._options.draws) and not look:
+            if not look and (self._queued or have < min(limit, self._options.draws)):
                 continue
             over = partial or have == self._options.draws
             end = min(have if over else have // BLOCK * BLOCK, limit)
