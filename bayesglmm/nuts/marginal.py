@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -31,7 +31,7 @@ from bayesglmm.laplace.structure import Array, Structure
 from bayesglmm.laplace.surface import lower_whitening
 from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts import marginal_kernels as kernels
-from bayesglmm.nuts.alike import levels_alike
+from bayesglmm.nuts.cross_products import Alone, Several, cross_products
 from bayesglmm.nuts.native import addresses
 from bayesglmm.nuts.scales import NO_TAIL, Scales, scales_of, straighten
 from bayesglmm.nuts.target import Target
@@ -65,8 +65,8 @@ class Integrated:
         (K_f, K_f) T that carry effects of the standardised columns to the model's.
     root_x, ols
         (p, p) R with X = Q R, and the (p,) least-squares coefficients of Q.
-    arrays
-        What the kernels read: structure, scales, cross-products.
+    sums
+        What the kernels read.
     centre, root, elbows
         The coordinates: v = centre + root x, where ``centre`` (size,) is the mode of v and
         ``root`` (size, size) the lower triangular factor of its covariance there. t is v, but for
@@ -82,7 +82,7 @@ class Integrated:
     lifts: tuple[Array, ...]
     root_x: Array
     ols: Array
-    arrays: tuple[Any, Any, Any]
+    sums: Several | Alone
     centre: Array
     root: Array
     elbows: Array
@@ -99,11 +99,11 @@ class Integrated:
         Where coefficients have flat priors (density one), its constant is arbitrary, as is
         that of the restricted likelihood.
         """
-        return _log_posterior(self.arrays, t)
+        return _log_posterior(self.sums, t)
 
     def log_density(self, x: Array, gradient: Array) -> float:
         """The same as a density of x; fills ``gradient``."""
-        return float(kernels.log_density(x, *self.arrays, *self.frame, gradient))
+        return self.sums.log_density(x, self.frame, gradient)
 
     def parameters(self, x: Array) -> Array:
         """t (m, size) of every row of x."""
@@ -134,9 +134,7 @@ class Integrated:
         lifts = [self.lifts[f].ravel() for f in self.structure.order]
         lift = np.concatenate([np.zeros(0), *lifts])
         with blas_threads(0):
-            kernels.draw_effects(
-                np.ascontiguousarray(t), *self.arrays, lift, self.root_x, self.ols, draws
-            )
+            self.sums.draw_effects(np.ascontiguousarray(t), lift, self.root_x, self.ols, draws)
         b, beta = draws[:, :effects], draws[:, effects:]
         return named(self.model, self.scales, self.structure, t, beta, b)
 
@@ -196,22 +194,10 @@ def integrated(model: Model) -> Integrated | None:
         constant += scales.constant + 0.5 * problem.log_weights
         constant -= 0.5 * (design.n - design.p) * np.log(2.0 * np.pi)
         lifts = [np.linalg.inv(columns.transforms[f]).ravel() for f in structure.order]
-        arrays = (
-            structure.arrays,
-            scales.arrays,
-            (
-                np.array(structure.order, dtype=np.int64),
-                np.concatenate([np.zeros(0), *lifts]),
-                np.array([structure.crosses_densely], dtype=np.int64),
-                problem.W,
-                problem.zx,
-                problem.xx,
-                prior,
-                np.array([design.n, constant, structure.q, design.p + 1], dtype=np.float64),
-                *levels_alike(structure, problem),
-            ),
+        sums = cross_products(
+            structure, scales, problem, np.concatenate([np.zeros(0), *lifts]), prior, constant
         )
-        found = _coordinates(arrays, _start(scales, columns, problem), scales)
+        found = _coordinates(sums, _start(scales, columns, problem), scales)
     if found is None:
         return None
     return Integrated(
@@ -221,7 +207,7 @@ def integrated(model: Model) -> Integrated | None:
         columns.transforms,
         np.ascontiguousarray(columns.R),
         problem.ols,
-        arrays,
+        sums,
         *found,
         any(isinstance(prior, Flat) for prior in model.priors.coefficients),
     )
@@ -232,36 +218,30 @@ def marginal_target(model: Model) -> Target | None:
 
     None where :func:`integrated` is.
     """
-    from bayesglmm.nuts.marginal_native import native, native_alone, packed  # compiled at import
-
     found = integrated(model)
     if found is None:
         return None
-    held = packed((*found.arrays, *found.frame))
+    address, held, room = found.sums.c_function(found.frame)
 
     def log_density(x: Array, gradient: Array, _held: object = held) -> float:
         return found.log_density(x, gradient)  # and keeps alive what the addresses point to
 
-    density, room = native, tuple[int, ...]()
-    if len(model.design.random) == 1:
-        numbers = kernels.room_alone(found.scales.size, model.design.random[0].K, len(held[27]))
-        density, room = native_alone, (numbers, (model.design.p + 1) ** 2)
-    assert density.address is not None
     return Target(
         found.scales.size,
         log_density,
         found.expand,
         _KIND,
-        address=density.address,
+        address=address,
         data=addresses(*held),
         room=room,
         noise=found.noise,
     )
 
 
-def _log_posterior(arrays: tuple[Any, Any, Any], t: Array) -> tuple[float, Array]:
-    gradient = np.empty(len(t))
-    return float(kernels.log_posterior(t, *arrays, gradient)), gradient
+def _log_posterior(sums: Several | Alone, t: Array) -> tuple[float, Array]:
+    gradient, size = np.empty(len(t)), len(t)
+    plain = np.zeros(size), np.eye(size), np.full(size, NO_TAIL)
+    return sums.log_density(t, plain, gradient), gradient
 
 
 def _cost(structure: Structure) -> float:
@@ -315,16 +295,16 @@ def _start(scales: Scales, columns: Coordinates, problem: LinearProblem) -> Arra
 
 
 def _coordinates(
-    arrays: tuple[Any, Any, Any], start: Array, scales: Scales
+    sums: Several | Alone, start: Array, scales: Scales
 ) -> tuple[Array, Array, Array] | None:
     """Centre, root and elbows; None without a mode."""
     size = scales.size
     usual = np.full(size, 0.3)
-    best = maximise(lambda t: _log_posterior(arrays, t), start, usual)
+    best = maximise(lambda t: _log_posterior(sums, t), start, usual)
     if not (np.isfinite(best.value) and best.converged):
         return None
     cov = _inverse(best.curvature)
-    elbows = scales.elbows(best.x, cov, lambda t: _log_posterior(arrays, t)[0])
+    elbows = scales.elbows(best.x, cov, lambda t: _log_posterior(sums, t)[0])
     zero, one = np.zeros(size), np.eye(size)
 
     def straightened(t: Array) -> Array:
@@ -334,7 +314,7 @@ def _coordinates(
 
     def bent(v: Array) -> tuple[float, Array]:
         gradient = np.empty(size)
-        return float(kernels.log_density(zero, *arrays, v, one, elbows, gradient)), gradient
+        return sums.log_density(zero, (v, one, elbows), gradient), gradient
 
     if (elbows > NO_TAIL).any():
         best = maximise(bent, straightened(best.x), usual)

@@ -1,6 +1,8 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """Compiled density of the covariance parameters of a Gaussian model, and draws of the rest.
 
+Of several terms, or none; of a single one see `alone_kernels`, which shares what is small here.
+
 Arguments shared by all: ``s`` is ``Structure.arrays`` (see `laplace/structure.py`); ``c`` are the
 arrays of ``Scales.arrays``, and ``d`` the cross-products, both of `marginal.Integrated`. The
 residual sd is always there: the last element of t is its log.
@@ -14,16 +16,15 @@ import numpy as np
 from numba import njit
 
 from bayesglmm.laplace import kernels
-from bayesglmm.nuts.alike import draw_alike, factorise_alike, slopes_alike
 from bayesglmm.nuts.dense import backward, cholesky, forward, inverse
 from bayesglmm.nuts.scales import bend, log_prior_scales, natural, pull_back, unpack
 
 # Of the logs of standard deviations: far outside of what any data say, and no overflow.
-_FARTHEST = 100.0
+FARTHEST = 100.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _relative(terms, layout, order, inverse_lifts, factors, sigma, lam):
+def relative(terms, layout, order, inverse_lifts, factors, sigma, lam):
     """Lambda = T^-1 factor / sigma in order of elimination."""
     at = 0
     for f in range(len(order)):
@@ -115,7 +116,7 @@ def _slopes(s, d, lam, H, S, R, weight, slopes):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _penalised(xx, prior, sigma, fixed):
+def penalised(xx, prior, sigma, fixed):
     """[X r]'W[X r] with the priors of the coefficients."""
     for a in range(len(xx)):
         for b in range(len(xx)):
@@ -123,7 +124,7 @@ def _penalised(xx, prior, sigma, fixed):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _coefficients(prior, n, log_sigma, sigma, fixed):
+def coefficients(prior, n, log_sigma, sigma, fixed):
     """The coefficients integrated out, ``fixed`` being the Schur complement of [X r].
 
     By the sweep operator (Goodnight 1979, doi:10.1080/00031305.1979.10482685). ``fixed`` becomes
@@ -176,14 +177,10 @@ def _coefficients(prior, n, log_sigma, sigma, fixed):
 @njit(cache=True, nogil=True, error_model="numpy")
 def log_posterior(t, s, c, d, gradient):
     """log p(y, t) of `marginal.Integrated`, and its gradient; -inf where it is not computed."""
-    if len(s[0]) == 1:
-        alone, fixed = (d[0], d[1], *d[5:11]), np.empty(d[5].shape)
-        room = np.empty(room_alone(len(t), d[8].shape[1], len(d[9])))
-        return log_posterior_alone(t, s[0], c, alone, room, fixed, gradient)
     gradient[:] = 0.0
     last = len(t) - 1
     for k in range(len(t)):
-        if not abs(t[k]) < _FARTHEST:
+        if not abs(t[k]) < FARTHEST:
             return -math.inf
     F, q, m = len(s[0]), int(d[7][2]), len(d[5])
     values = np.empty(len(t))
@@ -192,13 +189,13 @@ def log_posterior(t, s, c, d, gradient):
     natural(t, c[0], values)
     unpack(values, c[0], factors)
     sigma = values[last]
-    _relative(s[0], c[0], d[0], d[1], factors, sigma, lam)
-    _penalised(d[5], d[6], sigma, fixed)
+    relative(s[0], c[0], d[0], d[1], factors, sigma, lam)
+    penalised(d[5], d[6], sigma, fixed)
     H, S, R = np.empty(len(d[3])), np.empty((q, q)), np.empty(d[4].shape)
     logdet = _factorise(s, d, lam, H, S, R, fixed)
     if math.isnan(logdet):
         return -math.inf
-    value, through = _coefficients(d[6], d[7][0], t[last], sigma, fixed)
+    value, through = coefficients(d[6], d[7][0], t[last], sigma, fixed)
     value += d[7][1] - 0.5 * logdet
     if not math.isfinite(value):
         return -math.inf
@@ -207,61 +204,13 @@ def log_posterior(t, s, c, d, gradient):
     gradient[last] += through
     for k in range(len(lam)):
         gradient[last] += slopes[k] * lam[k]
-    _pull_relative(s[0], c[0], d[0], d[1], sigma, slopes, lam)
+    pull_relative(s[0], c[0], d[0], d[1], sigma, slopes, lam)
     pull_back(values, c[0], factors, lam, gradient)
     return value + log_prior_scales(t, values, c[0], c[1], c[2], c[3], gradient)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def room_alone(size, K, classes):
-    """How many numbers `log_density_alone` works in."""
-    return 5 * size + (6 + 2 * classes) * K * K
-
-
-@njit(nogil=True, error_model="numpy", inline="always")
-def log_posterior_alone(t, terms, c, d, room, fixed, gradient):
-    """The same for a single term, ``d`` without what only several need.
-
-    As short as it can be, in given room: here the sampler's own step takes as long as the
-    density, and to make an array as long as a tenth of it.
-    """
-    layout, codes, parameters, etas = c
-    order, inverse_lifts, xx, prior, constants, blocks, counts, products = d
-    last, square = len(t) - 1, terms[0, 1] * terms[0, 1]
-    for k in range(len(t)):
-        gradient[k] = 0.0
-        if not abs(t[k]) < _FARTHEST:
-            return -math.inf
-    values, at = room[: len(t)], len(t)
-    H, at = room[at : at + len(counts) * square], at + len(counts) * square
-    root, at = room[at : at + len(H)], at + len(H)
-    factors, at = room[at : at + square], at + square
-    lam, at = room[at : at + square], at + square
-    slopes, at = room[at : at + square], at + square
-    scratch = room[at : at + 3 * square]
-    natural(t, layout, values)
-    unpack(values, layout, factors)
-    sigma = values[last]
-    _relative(terms, layout, order, inverse_lifts, factors, sigma, lam)
-    _penalised(xx, prior, sigma, fixed)
-    logdet = factorise_alike(lam, blocks, counts, products, H, root, fixed)
-    value, through = _coefficients(prior, constants[0], t[last], sigma, fixed)
-    value += constants[1] - 0.5 * logdet
-    if not math.isfinite(value):
-        return -math.inf
-    for k in range(square):
-        slopes[k] = 0.0
-    slopes_alike(blocks, counts, products, H, root, fixed, scratch, slopes)
-    gradient[last] = through
-    for k in range(square):
-        gradient[last] += slopes[k] * lam[k]
-    _pull_relative(terms, layout, order, inverse_lifts, sigma, slopes, lam)
-    pull_back(values, layout, factors, lam, gradient)
-    return value + log_prior_scales(t, values, layout, codes, parameters, etas, gradient)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pull_relative(terms, layout, order, inverse_lifts, sigma, slopes, out):
+def pull_relative(terms, layout, order, inverse_lifts, sigma, slopes, out):
     """out = the derivative in the factors, ``slopes`` being minus that in Lambda."""
     at = 0
     for f in range(len(order)):
@@ -292,26 +241,14 @@ def log_density(x, s, c, d, centre, root, elbows, gradient):
     """The same in coordinates: v = centre + root x, root lower triangular, and t bent v."""
     m = len(x)
     t, along, turn, slope = np.empty(m), np.empty(m), np.empty(m), np.empty(m)
-    value = _enter(x, centre, root, elbows, t, along, turn)
+    value = enter(x, centre, root, elbows, t, along, turn)
     value += log_posterior(t, s, c, d, slope)
-    _leave(root, along, turn, slope, gradient)
+    leave(root, along, turn, slope, gradient)
     return value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def log_density_alone(x, terms, c, d, centre, root, elbows, room, fixed, gradient):
-    """The same for a single term, in given room."""
-    m = len(x)
-    t, along, turn = room[:m], room[m : 2 * m], room[2 * m : 3 * m]
-    slope, rest = room[3 * m : 4 * m], room[4 * m :]
-    value = _enter(x, centre, root, elbows, t, along, turn)
-    value += log_posterior_alone(t, terms, c, d, rest, fixed, slope)
-    _leave(root, along, turn, slope, gradient)
-    return value
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _enter(x, centre, root, elbows, t, along, turn):
+def enter(x, centre, root, elbows, t, along, turn):
     """t of a point, its slope in v, and the slope of that one's log; returns log |dt/dx|."""
     total, stretch = 0.0, 1.0
     for i in range(len(x)):
@@ -327,7 +264,7 @@ def _enter(x, centre, root, elbows, t, along, turn):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _leave(root, along, turn, slopes, gradient):
+def leave(root, along, turn, slopes, gradient):
     """The gradient in x from ``slopes``, that in t."""
     m = len(gradient)
     for j in range(m):
@@ -357,33 +294,17 @@ def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
     R, fixed = np.empty((effects, p + 1)), np.empty((p + 1, p + 1))
     L, delta, values = np.empty((p, p)), np.empty((p, 1)), np.empty(t.shape[1])
     u, scaled = np.empty((effects, 1)), np.empty((effects, 1))
-    alike, K = len(s[0]) == 1, d[8].shape[1]
-    half, root, lifted = np.empty(d[8].size), np.empty(d[8].size), np.empty(d[8].size)
-    own = np.empty(K)
     for row in range(m):
         natural(t[row], c[0], values)
         unpack(values, c[0], factors)
         sigma = values[len(values) - 1]
-        _relative(s[0], c[0], d[0], d[1], factors, sigma, lam)
-        _penalised(xx, d[6], sigma, fixed)
-        if alike:
-            logdet = factorise_alike(lam, d[8], d[9], d[10], half, root, fixed)
-        else:
-            logdet = _factorise(s, d, lam, H, S, R, fixed)
-        for a in range(p):
-            delta[a, 0] = fixed[a, p]
-            for b in range(p):
-                L[a, b] = fixed[a, b]
-        if math.isnan(logdet) or not cholesky(L):
+        relative(s[0], c[0], d[0], d[1], factors, sigma, lam)
+        penalised(xx, d[6], sigma, fixed)
+        logdet = _factorise(s, d, lam, H, S, R, fixed)
+        if math.isnan(logdet) or not draw_coefficients(fixed, sigma, draws[row], effects, L, delta):
             draws[row] = math.nan
             continue
-        forward(L, 0, delta)
-        for a in range(p):
-            delta[a, 0] += sigma * draws[row, effects + a]
-        backward(L, 0, delta)
-        if alike:
-            draw_alike(zx, d[11], root, lifts, sigma, delta, own, lifted, draws[row])
-        elif effects:
+        if effects:
             for i in range(effects):
                 u[i, 0] = R[i, p] + sigma * draws[row, i]
                 for a in range(p):
@@ -392,11 +313,39 @@ def draw_effects(t, s, c, d, lifts, root_x, ols, draws):
             kernels.solve_up(s, H, u)
             kernels.scale_effects(s, lam, u, scaled)
             _lift(s[0], lifts, scaled, draws[row])
-        for a in range(p - 1, -1, -1):
-            total = ols[a] + delta[a, 0]
-            for k in range(a + 1, p):
-                total -= root_x[a, k] * draws[row, effects + k]
-            draws[row, effects + a] = total / root_x[a, a]
+        place_coefficients(delta, root_x, ols, effects, draws[row])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_coefficients(fixed, sigma, draws, first, L, delta):
+    """A draw of beta - ols in orthonormal columns, into delta (p, 1), without the effects.
+
+    ``fixed`` is the Schur complement of [X r]; standard normals begin at ``first`` in ``draws``.
+    False where it is not positive definite; L (p, p) is filled.
+    """
+    p = len(L)
+    for a in range(p):
+        delta[a, 0] = fixed[a, p]
+        for b in range(p):
+            L[a, b] = fixed[a, b]
+    if not cholesky(L):
+        return False
+    forward(L, 0, delta)
+    for a in range(p):
+        delta[a, 0] += sigma * draws[first + a]
+    backward(L, 0, delta)
+    return True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def place_coefficients(delta, root_x, ols, first, draws):
+    """The model's coefficients, from ``first`` on in ``draws``."""
+    p = len(delta)
+    for a in range(p - 1, -1, -1):
+        total = ols[a] + delta[a, 0]
+        for k in range(a + 1, p):
+            total -= root_x[a, k] * draws[first + k]
+        draws[first + a] = total / root_x[a, a]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
-"""Densities of `marginal_kernels` as C functions; compiled when first imported, then on disk."""
+"""The density of `marginal_kernels` as a C function; compiled when first imported, then on disk."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ import numpy as np
 from numba import carray, cfunc  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from bayesglmm.nuts.marginal_kernels import log_density, log_density_alone
-from bayesglmm.nuts.native import LOG_DENSITY, floats, floats_in, integers, integers_in
+from bayesglmm.nuts.marginal_kernels import log_density
+from bayesglmm.nuts.native import LOG_DENSITY, floats, integers
 
 
-def packed(arrays: tuple[Any, ...]) -> list[NDArray[Any]]:
-    """What both read, as arrays for `native.addresses`, from the kernel's arguments.
-
-    :func:`native_alone` wants room after them (`room_alone`, and (p + 1)^2 numbers).
-    """
-    s, c, d, *coordinates = arrays
+def packed(
+    s: tuple[Any, ...], c: tuple[Any, ...], d: tuple[Any, ...], frame: tuple[Any, ...]
+) -> list[NDArray[Any]]:
+    """What it reads, as arrays for `native.addresses`, from the kernel's arguments."""
     terms, pairs, pair_of, _, levels, starts, up, up_of, cross, n_chain = s
     lengths = [len(terms), len(pairs), levels.shape[1], len(cross[1]), len(up), n_chain]
     whole = [np.array(lengths, dtype=np.int64), terms, pairs, pair_of, starts, up_of]
     small = [_as_whole(part) for part in (levels, up, *(cross[k] for k in (1, 2, 4, 5)))]
-    parts = [*whole, *small, cross[0], cross[3], *c, *d, *coordinates]
+    parts = [*whole, *small, cross[0], cross[3], *c, *d, *frame]
     return [np.ascontiguousarray(part) for part in parts]
 
 
@@ -64,7 +62,6 @@ def native(size, x, gradient, value, data):
     xx = floats(data, 23)
     p = int(math.sqrt(len(xx)) + 0.5)
     zx = floats(data, 22)
-    counts = floats(data, 27)
     d = (
         integers(data, 18),
         floats(data, 19),
@@ -74,10 +71,6 @@ def native(size, x, gradient, value, data):
         xx.reshape(p, p),
         floats(data, 24).reshape(p, p),
         floats(data, 25),
-        floats(data, 26).reshape(0, 0, 0),  # of a single term
-        counts,
-        floats(data, 28).reshape(0, 0, 0),
-        integers(data, 29),
     )
     m = int(size)
     out = log_density(
@@ -85,9 +78,9 @@ def native(size, x, gradient, value, data):
         s,
         (c[0], c[1], c[2], floats(data, 17)),
         d,
-        floats(data, 30),
-        floats(data, 31).reshape(m, m),
-        floats(data, 32),
+        floats(data, 26),
+        floats(data, 27).reshape(m, m),
+        floats(data, 28),
         carray(gradient, m),
     )
     value[0] = out
@@ -95,36 +88,3 @@ def native(size, x, gradient, value, data):
         if not math.isfinite(gradient[k]):
             return 1
     return 0 if math.isfinite(out) else 1
-
-
-@cfunc(LOG_DENSITY, cache=True)
-def native_alone(size, x, gradient, value, data):
-    """The same for a single term."""
-    m = int(size)
-    terms, codes, counts = integers_in(data, 1, (1, 5)), integers(data, 15), floats(data, 27)
-    constants, K, classes = floats(data, 25), terms[0, 1], len(counts)
-    p = int(constants[3])
-    c = (
-        integers_in(data, 14, (1, 4)),
-        codes,
-        floats_in(data, 16, (len(codes), 3)),
-        floats(data, 17),
-    )
-    d = (
-        integers(data, 18),
-        floats(data, 19),
-        floats_in(data, 23, (p, p)),
-        floats_in(data, 24, (p, p)),
-        constants,
-        floats_in(data, 26, (classes, K, K)),
-        counts,
-        floats_in(data, 28, (classes, K * (K + 1) // 2, p * p)),
-    )
-    centre, root, elbows = floats(data, 30), floats_in(data, 31, (m, m)), floats(data, 32)
-    room, fixed, slopes = floats(data, 33), floats_in(data, 34, (p, p)), carray(gradient, m)
-    at = carray(x, m)
-    value[0] = log_density_alone(at, terms, c, d, centre, root, elbows, room, fixed, slopes)
-    for k in range(m):
-        if not math.isfinite(gradient[k]):
-            return 1
-    return 0 if math.isfinite(value[0]) else 1

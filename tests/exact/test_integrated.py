@@ -14,6 +14,7 @@ from scipy import stats
 import bayesglmm as bg
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import covariance_of
+from bayesglmm.nuts.cross_products import Several
 from bayesglmm.nuts.marginal import Integrated, integrated, marginal_target, why_not_integrated
 
 SLOPE = {"x": bg.Normal(0.3, 0.8), "(Intercept)": bg.Normal(1.0, 2.0)}
@@ -150,9 +151,10 @@ def test_gradient_is_the_slope(kind: str) -> None:
 def test_trailing_terms_by_either_kind_of_algebra() -> None:
     at = found("crossed, LAPACK")
     assert at.structure.q > 24
-    s, c, d = at.arrays
+    assert isinstance(at.sums, Several)
+    d = at.sums.sums
     for densely in (0, 1):
-        other = replace(at, arrays=(s, c, (*d[:2], np.array([densely]), *d[3:])))
+        other = replace(at, sums=at.sums._replace(sums=(*d[:2], np.array([densely]), *d[3:])))
         t = points(at)[0]
         value, gradient = other.log_posterior(t)
         assert value == pytest.approx(at.log_posterior(t)[0], abs=1e-9)
@@ -251,14 +253,15 @@ def test_draws_are_named_seeded_and_invertible() -> None:
 def test_the_c_function_is_the_density() -> None:
     import ctypes
 
-    from bayesglmm.nuts.marginal_native import native, native_alone
+    from bayesglmm.nuts import alone_native, marginal_native
     from bayesglmm.nuts.native import with_room
 
     for kind in ("scalar", "three columns", "nested", "crossed slopes", "no effects"):
         at = found(kind)
         target = marginal_target(at.model)
         assert target is not None
-        density = native_alone if kind in ("scalar", "three columns") else native
+        alone = kind in ("scalar", "three columns")
+        density = alone_native.native if alone else marginal_native.native
         assert target.address == density.address
         call = density.ctypes
         x = np.random.default_rng(2).normal(size=target.size)
