@@ -194,33 +194,42 @@ def log_density(x, terms, c, d, centre, root, elbows, room, fixed, gradient):
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
-def _draw_levels(zx, which, root, lift, sigma, delta, own, lifted, draws):
+def _draw_levels(zx, which, root, lift, sigma, delta, room, draws):
     """T Lambda times a draw of the effects given the coefficients.
 
-    ``draws`` holds standard normals and receives the effects; ``delta`` (p, 1) is beta - ols.
-    ``own`` (K,) and ``lifted`` (of root's size) are filled.
+    That is G z + M s: of every level z, the standard normals in ``draws``, which receives the
+    effects, and s = Z'W(r - X delta), where delta (p, 1) is beta - ols. ``room`` holds G and M of
+    every class and 2 K numbers.
     """
-    K, p = len(own), len(delta)
-    for at in range(0, len(root), K):  # rows of root T'
-        for k in range(K):
-            total = 0.0
-            for l in range(k + 1):
-                total += root[at + l] * lift[k * K + l]
-            lifted[at + k] = total
+    classes, p = len(root), len(delta)
+    G, M, K = 0, classes, int(math.sqrt(len(lift)))
+    for at in range(0, classes, K * K):
+        for k in range(K):  # row k of T root' and of T root' root
+            for a in range(K):
+                total = 0.0
+                for l in range(k + 1):
+                    total += root[at + a * K + l] * lift[k * K + l]
+                room[G + at + k * K + a] = total
+            for b in range(K):
+                total = 0.0
+                for a in range(K):
+                    total += room[G + at + k * K + a] * root[at + a * K + b]
+                room[M + at + k * K + b] = total
+            for a in range(K):
+                room[G + at + k * K + a] *= sigma
+    z, s = 2 * classes, 2 * classes + K
     for j in range(len(which)):
         at, first = which[j] * K * K, j * K
         for a in range(K):
-            own[a] = sigma * draws[first + a]
-        for k in range(K):
-            left = zx[first + k, p]
+            total = zx[first + a, p]
             for x in range(p):
-                left -= zx[first + k, x] * delta[x, 0]
-            for a in range(K):
-                own[a] += root[at + a * K + k] * left
+                total -= zx[first + a, x] * delta[x, 0]
+            room[z + a], room[s + a] = draws[first + a], total
         for k in range(K):
             total = 0.0
             for a in range(K):
-                total += lifted[at + a * K + k] * own[a]
+                total += room[G + at + k * K + a] * room[z + a]
+                total += room[M + at + k * K + a] * room[s + a]
             draws[first + k] = total
 
 
@@ -230,8 +239,12 @@ def draw_effects(t, terms, c, d, zx, which, lift, root_x, ols, draws):
     order, inverse_lifts, xx, prior, _, blocks, counts, products = d
     p, effects, K = len(xx) - 1, len(zx), blocks.shape[1]
     values, factors, lam = np.empty(t.shape[1]), np.empty(K * K), np.empty(K * K)
-    half, root, lifted = np.empty(blocks.size), np.empty(blocks.size), np.empty(blocks.size)
-    fixed, L, delta, own = np.empty(xx.shape), np.empty((p, p)), np.empty((p, 1)), np.empty(K)
+    half, root, room = (
+        np.empty(blocks.size),
+        np.empty(blocks.size),
+        np.empty(2 * blocks.size + 2 * K),
+    )
+    fixed, L, delta = np.empty(xx.shape), np.empty((p, p)), np.empty((p, 1))
     for row in range(len(t)):
         _natural(t[row], c[0], values)
         _unpack(values, c[0], factors)
@@ -244,5 +257,5 @@ def draw_effects(t, terms, c, d, zx, which, lift, root_x, ols, draws):
         ):
             draws[row] = math.nan
             continue
-        _draw_levels(zx, which, root, lift, sigma, delta, own, lifted, draws[row])
+        _draw_levels(zx, which, root, lift, sigma, delta, room, draws[row])
         _place_coefficients(delta, root_x, ols, effects, draws[row])

@@ -160,10 +160,10 @@ def _sample(team: _Team, judge: _Judge, progress: Progress) -> None:
     if judge.satisfied(team.blocks, team.rows):
         return
     while True:
-        over = team.advance(judge.next)
+        team.advance(judge.next)
         team.collect(judge.next)
         team.write()
-        if judge.satisfied(team.blocks, team.rows) or over:
+        if judge.satisfied(team.blocks, team.rows) or team.complete:
             return
         progress.show(lambda: team.standings(), lambda: _worst(team.blocks, team.rows)[0])
         # Short runs are not kept waiting, long ones not disturbed.
@@ -191,8 +191,13 @@ class _Team:
         """Rows that every chain has."""
         return min(_rows(blocks) for blocks in self.blocks)
 
-    def advance(self, limit: int) -> bool:
-        """Let the chains run that are behind and below the limit; say whether all are done."""
+    @property
+    def complete(self) -> bool:
+        """Whether there are all draws of all chains."""
+        return self.rows >= self._options.draws
+
+    def advance(self, limit: int) -> None:
+        """Let the chains run that are behind and below the limit."""
         left = [c for c in range(len(self._chains)) if not self._finished(c)]
         waiting = [c for c in left if self._drawn(c) < limit]
         running = {c for c in waiting if self._runs(c)}
@@ -213,7 +218,6 @@ class _Team:
                 self._chains[c] = self._start(c)
             else:
                 chain.resume()
-        return not left
 
     def _runs(self, c: int) -> bool:
         chain = self._chains[c]
