@@ -18,7 +18,7 @@ from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import Covariance, component_values, covariance_of, transformed
 from bayesglmm.laplace.estimate import Estimate
-from bayesglmm.laplace.factor import inverse_blocks
+from bayesglmm.laplace.factor import eigen, inverse_blocks
 from bayesglmm.laplace.glm import feasible, fit_glm
 from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, negligible, settle
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
@@ -80,9 +80,12 @@ class _Starts:
         (centre, b), (before, other) = self.best, self.last
         if len(centre) != len(x):
             return other, 0
-        away, between = (x - centre) @ (x - centre), (x - before) @ (x - before)
-        if away > 0.0 and np.abs(x + before - 2.0 * centre).max() < 1e-14:
-            return np.asarray(2.0 * b - other), 0
+        move, turn = x - centre, x - before
+        away, between = move @ move, turn @ turn
+        if away > 0.0 and abs(between - 4.0 * away) < 1e-3 * away:  # about as far on either side
+            missed = move + move - turn
+            if missed @ missed < 1e-28:
+                return np.asarray(2.0 * b - other), 0
         least = 2 if min(away, between) < _NEAR**2 else 0
         return (b if away < between else other), least
 
@@ -338,7 +341,7 @@ def _informed(information: Array, back: Array, k: int) -> Array:
     """
     m, p = len(information), len(back)
     block = slice(k, k + p)
-    values, vectors = np.linalg.eigh(back.T @ information[block, block] @ back)
+    values, vectors = eigen(back.T @ information[block, block] @ back)
     informed = values > _PLATEAU * values.max(initial=0.0)
     if informed.all():
         return np.eye(m)
@@ -352,7 +355,7 @@ def _informed(information: Array, back: Array, k: int) -> Array:
 
 def _roots(information: Array) -> tuple[Array, Array]:
     """A square R with R R' the inverse of a symmetric matrix, floored where singular; R^-1."""
-    values, vectors = np.linalg.eigh(information)
+    values, vectors = eigen(information)
     floor = 1e-10 * max(float(values[-1]), 1e-300) if len(values) else 0.0
     half = np.sqrt(np.maximum(values, floor))
     return vectors / half, half[:, None] * vectors.T

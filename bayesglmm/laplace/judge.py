@@ -14,7 +14,7 @@ from bayesglmm.laplace.covariance import (
     component_jacobian,
     components,
 )
-from bayesglmm.laplace.factor import diagonal_blocks
+from bayesglmm.laplace.factor import diagonal_blocks, eigen
 from bayesglmm.laplace.optimise import Array, Objective, Optimum, hessian
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.structure import Structure
@@ -94,7 +94,7 @@ def invert_information(information: Array, scale: Array) -> tuple[Array, Array, 
     """
     diagonal = np.maximum(np.sqrt(np.abs(np.diag(information))), _LITTLE / scale)
     unit = np.outer(diagonal, diagonal)
-    values, vectors = np.linalg.eigh(information / unit)
+    values, vectors = eigen(information / unit)
     largest = max(float(values[-1]), 1e-300)
     flat = values < _FLAT * largest
     if not flat.any():

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bayesglmm.laplace.factor import eigen
+
 Array = NDArray[np.float64]
 Objective = Callable[[Array], tuple[float, Array]]
 Metric = Callable[[], Array]
@@ -199,7 +201,7 @@ def maximise(
 
 def _inverse(information: Array) -> Array:
     """Of a symmetric matrix, its eigenvalues made positive and bounded."""
-    values, vectors = np.linalg.eigh(information)
+    values, vectors = eigen(information)
     size = np.abs(values)
     floor = 1e-6 * max(float(size.max(initial=0.0)), 1e-300)
     return np.asarray((vectors / np.maximum(size, floor)) @ vectors.T)
@@ -210,7 +212,7 @@ def _newton_step(curvature: Array, gradient: Array) -> tuple[Array, float, float
 
     The Hessian's eigenvalues are made negative and bounded; the least is relative to the largest.
     """
-    values, vectors = np.linalg.eigh(curvature)
+    values, vectors = eigen(curvature)
     size = np.abs(values)
     largest = float(size.max(initial=0.0))
     step = vectors @ ((vectors.T @ gradient) / np.maximum(size, 1e-8 * max(1.0, largest)))
