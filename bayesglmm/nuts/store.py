@@ -294,7 +294,7 @@ def _compare(path: str | os.PathLike[str], stored: Specification, wanted: Specif
     if not different:
         return
     key = different[0]
-    said = f"its {key} is {stored.get(key)!r}, and this is {plain[key]!r}"
+    said = f"its {key} is {_shown(stored.get(key))}, and this is {_shown(plain[key])}"
     if key == "data":
         said = "its data are not these data"
     elif key == "priors":
@@ -305,3 +305,7 @@ def _compare(path: str | os.PathLike[str], stored: Specification, wanted: Specif
         f"store={str(path)!r} holds draws of another run: {said}. Fit as before, or give a new "
         "directory."
     )
+
+
+def _shown(value: object) -> str:
+    return "left to the default" if value is None else repr(value)

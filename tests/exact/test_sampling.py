@@ -364,7 +364,7 @@ MISMATCHES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "option": (
         toy_model,
         {"target_accept": 0.8},
-        "its NUTS option target_accept is None, and this",
+        "its NUTS option target_accept is left to the default, and this",
     ),
     "chains": (toy_model, {"chains": 3}, "its NUTS option chains is 4, and this is 3"),
     "seed": (toy_model, {"seed": 5}, "holds draws with seed=4, and this is seed=5"),
