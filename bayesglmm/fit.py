@@ -417,11 +417,18 @@ class Fit:
 
         return log_likelihood(self)
 
-    def loo(self, group: str | None = None, *, nodes: int | None = None, thin: int = 1) -> Loo:
+    def loo(
+        self,
+        group: str | None = None,
+        *,
+        nodes: int | None = None,
+        thin: int = 1,
+        refit: bool = False,
+    ) -> Loo:
         """Leave-one-out cross-validation of rows or groups; see :func:`bayesglmm.loo`."""
         from bayesglmm.post.loo import loo
 
-        return loo(self, group, nodes=nodes, thin=thin)
+        return loo(self, group, nodes=nodes, thin=thin, refit=refit)
 
     def marginal_likelihood(self, *, seed: int | None = None) -> Table:
         """Of a NUTS fit, by bridge sampling; see :func:`bayesglmm.marginal_likelihood`."""

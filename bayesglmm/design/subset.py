@@ -42,14 +42,23 @@ def subset(design: Design, keep: NDArray[np.bool_]) -> Design:
     >>> subset(d, np.array([True, False, True])).random[0].levels
     ('a', 'c')
     """
+    part = rows_of(design, keep)
+    _check_rank(part.X, part.names)
+    for term in part.random:
+        if term.J < 2:
+            raise DataError(f"grouping factor {term.factor!r} has one level left")
+    return part
+
+
+def rows_of(design: Design, keep: NDArray[np.bool_]) -> Design:
+    """The same, without asking whether a model could be fitted to them."""
     X = design.X[keep]
-    _check_rank(X, design.names)
     X.setflags(write=False)
     return replace(
         design,
         response=replace(design.response, y=design.y[keep], trials=design.trials[keep]),
         X=X,
-        random=tuple(_rows_of(term, keep) for term in design.random),
+        random=tuple(_levels_of(term, keep) for term in design.random),
         offset=design.offset[keep],
         weights=design.weights[keep],
         rows=design.rows[keep],
@@ -57,10 +66,8 @@ def subset(design: Design, keep: NDArray[np.bool_]) -> Design:
     )
 
 
-def _rows_of(term: RandomTerm, keep: NDArray[np.bool_]) -> RandomTerm:
+def _levels_of(term: RandomTerm, keep: NDArray[np.bool_]) -> RandomTerm:
     left, index = np.unique(term.index[keep], return_inverse=True)
-    if len(left) < 2:
-        raise DataError(f"grouping factor {term.factor!r} has one level left")
     return replace(
         term,
         levels=tuple(term.levels[j] for j in left),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bayesglmm.design import Design
 from bayesglmm.errors import ChoiceError, check_whole
+from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.groups import levels_of
 from bayesglmm.post.pointwise import Chains, chains_of, conditional, draws_of, row_blocks
 from bayesglmm.tables.table import Table, table
@@ -83,7 +84,14 @@ class Loo:
         return html_table("Cross-validation", *self._rows()) + html_note(self.table.caption)
 
 
-def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: int = 1) -> Loo:
+def loo(
+    fit: Fit,
+    group: str | None = None,
+    *,
+    nodes: int | None = None,
+    thin: int = 1,
+    refit: bool = False,
+) -> Loo:
     """Leave-one-out cross-validation by Pareto-smoothed importance sampling (PSIS).
 
     How well the model predicts a row, or all rows of a group, that it has not seen. Random
@@ -106,6 +114,10 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
         columns have Laplace's approximation; linear models are exact.
     thin
         Use every ``thin``-th draw of each chain.
+    refit
+        Whether to sample again, by the same options, without each row or group whose Pareto k
+        is too large (brms' ``reloo``): its elpd is then exact up to Monte Carlo error, and its
+        ``pareto_k`` zero.
 
     Returns
     -------
@@ -117,9 +129,11 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
     ------
     ChoiceError
         For a fit by maximum likelihood, an unknown group, or terms that lie inside the groups
-        and cross each other.
+        and cross each other; for ``refit`` of a fit that is not by NUTS.
     DataError
         For a column with missing values, or with one level.
+    FitError
+        If the model cannot be sampled again, as without the only other level of a factor.
 
     References
     ----------
@@ -138,6 +152,7 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
     posterior = draws_of(fit, "loo", ", or fit.statistics for AIC and BIC")
     _check_whole("nodes", nodes)
     _check_whole("thin", thin)
+    options = _nuts(posterior) if refit else None  # asked before the work is done
     model, design = fit.model, fit.model.design
     levels, index = levels_of(design, group)
     chains = chains_of(posterior, thin)
@@ -163,7 +178,6 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
     ]
     elpd, p, k = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     key = "row" if group is None else "level"
-    pointwise = {key: levels, "elpd_loo": elpd, "p_loo": p, "pareto_k": k}
     method = (
         f"PSIS leave-one-{'row' if group is None else group}-out · {posterior.method}"
         f"{f', every {thin}th draw' if thin > 1 else ''}"
@@ -171,6 +185,15 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
     largest = min(1.0 - 1.0 / math.log10(chains.size), 0.7)
     note = f"{method} · log scale{_integral_note(model, blocks, nodes)}"
     bad = [levels[j] for j in np.flatnonzero(~(k <= largest))]
+    if options is not None and bad:
+        from bayesglmm.post.loo_refit import sample_without
+
+        units = np.flatnonzero(~(k <= largest))
+        named = dict(zip(units, bad, strict=True))
+        found = sample_without(model, options, index, named, nodes, thin)
+        p[units] += elpd[units] - found  # the log density of the whole posterior stays
+        elpd[units], k[units] = found, 0.0
+        note, bad = f"{note} · {len(units)} of {len(elpd)} {key}s sampled again without them", []
     sums = [elpd.sum(), p.sum(), -2.0 * elpd.sum()]
     spread = math.sqrt(len(elpd))
     errors = [spread * elpd.std(ddof=1), spread * p.std(ddof=1), 2.0 * spread * elpd.std(ddof=1)]
@@ -180,9 +203,19 @@ def loo(fit: Fit, group: str | None = None, *, nodes: int | None = None, thin: i
             {"term": ["elpd_loo", "p_loo", "looic"], "estimate": sums, "std_error": errors},
             f"{note} · {_k_note(bad, len(levels), key, largest, _larger(design, group))}",
         ),
-        table(pointwise, note),
+        table({key: levels, "elpd_loo": elpd, "p_loo": p, "pareto_k": k}, note),
         largest,
     )
+
+
+def _nuts(posterior: SampledPosterior) -> NUTS:
+    options = posterior.run.options
+    if not isinstance(options, NUTS):
+        raise ChoiceError(
+            f"loo(refit=True) samples again by NUTS, and this fit is {posterior.method}; use "
+            'model.fit("nuts")'
+        )
+    return options
 
 
 def _check_whole(name: str, value: int | None) -> None:
@@ -276,7 +309,9 @@ def _k_note(
     if not bad:
         return f"all Pareto k below {largest:.2f}"
     named = ", ".join(map(str, bad[:_NAMED])) + (", …" if len(bad) > _NAMED else "")
-    remedy = "refit without them to be sure, or ask whether the model allows for such outliers"
+    remedy = (
+        "loo(refit=True) samples again without them; ask whether the model allows for such outliers"
+    )
     if larger:
         remedy += f"; loo(group={larger!r}) leaves out whole groups"
     return (
