@@ -302,3 +302,34 @@ def test_a_covariance_that_lost_rank_is_named_as_a_whole() -> None:
     rows = pl.DataFrame({"y": y, "x": x, "z": z, "g": g.astype(str)})
     fit = bg.lmer("y ~ x + z + (x + z|g)", rows).fit()
     assert fit.outcome.singular == ("covariance of (Intercept), x, z by g (rank 2 of 3)",)
+
+
+@pytest.mark.parametrize("noise", [1e-6, 3e-7, 1e-8])
+@pytest.mark.parametrize("slopes", [True, False])
+def test_what_cross_products_cannot_resolve_is_refused(noise: float, slopes: bool) -> None:
+    rng = np.random.default_rng(0)
+    g, x, (u, v) = np.arange(240) % 12, rng.normal(size=240), rng.normal(size=(2, 12))
+    y = 1.0 + x + u[g] + slopes * v[g] * x + noise * rng.normal(size=240)
+    rows = pl.DataFrame({"x": x, "g": g.astype(str), "y": y})
+    with pytest.raises(bg.FitError, match="fitted exactly"):
+        bg.lmer(f"y ~ x + ({'x' if slopes else '1'}|g)", rows).fit(reml=True)
+
+
+@pytest.mark.parametrize("mean", [1e3, 1e5, 1e7, 1e9])
+def test_standard_errors_of_many_events(mean: float) -> None:
+    """The groups are then known, and beta as well as the mean of as many normal effects."""
+    rng = np.random.default_rng(2)
+    g, x = np.arange(2000) % 20, rng.normal(size=2000)
+    k = rng.poisson(mean * np.exp(0.2 * x + 2.0 * rng.normal(size=20)[g]))
+    data = pl.DataFrame({"x": x, "g": g.astype(str), "k": k})
+    model = bg.glmer("k ~ x + (1|g)", data, family="poisson")
+    if mean > 1e6:
+        with pytest.warns(bg.BayesglmmWarning, match="curvature of the likelihood is rounding"):
+            fit = model.fit()
+        assert fit.varcorr["std_error"][0] is None
+    else:
+        fit = model.fit()
+    sd = fit.varcorr["estimate"][0]
+    assert fit.params["std_error"][0] == pytest.approx(sd / np.sqrt(20), rel=5e-3)
+    within = np.sqrt(1.0 / float(np.sum(k * (x - np.average(x, weights=k)) ** 2)))
+    assert fit.params["std_error"][1] == pytest.approx(within, rel=0.2)

@@ -154,7 +154,7 @@ def find_aliasing(X: NDArray[np.float64], names: tuple[str, ...]) -> Aliasing:
     weights[later | (np.abs(weights) < 1e-7)] = 0.0  # only earlier columns, without rounding
     weights *= size[dropped] / size[kept][:, None]
     near = np.round(weights)  # 1, not 0.9999999999999998
-    weights = np.where(np.abs(weights - near) < 1e-9 * np.maximum(np.abs(near), 1.0), near, weights)
+    weights = np.where(np.abs(weights - near) < 1e-9 * np.abs(near), near, weights)
     return Aliasing(names, np.array(kept, np.intp), np.array(dropped, np.intp), weights)
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["collinear"]
 
 _INFLATION = 100.0  # of a standard error: a variance-inflation factor of 10 000
+_REDUNDANT = 1e7  # one column is the others' combination, to rounding
+_CONSTANT = 1e-8
+_ROWS = 1 << 16
 _REMEDY = (
     "Centre the covariates, as in I(year - 2010) or center(x), use poly(x, 2) for powers, or "
     "leave one out"
@@ -48,18 +51,47 @@ def collinear(design: Design) -> tuple[str, ...]:
     >>> collinear(bg.lm("y ~ t", data).design)
     ()
     """
+    said = [_sentence("", *_fixed(design))]
+    for factor in dict.fromkeys(term.factor for term in design.random):
+        terms = [term for term in design.random if term.factor == factor]
+        names = tuple(name for term in terms for name in term.columns)
+        if len(names) > 1:
+            gram = _cross_products([term.Z for term in terms], np.zeros(len(names)))
+            said.append(_sentence(f" by {factor}", names, _inflation(gram)))
+    return tuple(filter(None, said))
+
+
+def _fixed(design: Design) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """The columns beside a constant, and their inflation.
+
+    Without an intercept, the first column that the constant needs (of a factor's levels) stands
+    for it: the model is the same.
+    """
     X, names = design.X, design.names
-    gram = X.T @ X
+    if not names:
+        return (), np.zeros(0)
     if INTERCEPT in names:
         k = names.index(INTERCEPT)
-        gram = gram - np.outer(gram[k], gram[k]) / gram[k, k]
-        gram = np.delete(np.delete(gram, k, axis=0), k, axis=1)
-        names = names[:k] + names[k + 1 :]
-    said = [_sentence("", names, _inflation(gram))]
-    for term in design.random:
-        if term.K > 1:
-            said.append(_sentence(f" by {term.name}", term.columns, _inflation(term.Z.T @ term.Z)))
-    return tuple(filter(None, said))
+    else:
+        weights = np.linalg.lstsq(X, np.ones(design.n), rcond=None)[0]
+        if np.abs(X @ weights - 1.0).max() > _CONSTANT:
+            return names, _inflation(_cross_products([X], np.zeros(design.p)))
+        k = int(np.argmax(np.abs(weights) * np.abs(X).max(axis=0) > _CONSTANT))
+    # Centred first: differences of cross-products would lose the digits of time stamps.
+    gram = _cross_products([X], X.mean(axis=0))
+    gram = np.delete(np.delete(gram, k, axis=0), k, axis=1)
+    return names[:k] + names[k + 1 :], _inflation(gram)
+
+
+def _cross_products(
+    parts: list[NDArray[np.float64]], origin: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Of the columns less their origins, a few rows at a time."""
+    gram = np.zeros((len(origin), len(origin)))
+    for first in range(0, len(parts[0]), _ROWS):
+        rows = np.concatenate([part[first : first + _ROWS] for part in parts], axis=1) - origin
+        gram += rows.T @ rows
+    return gram
 
 
 def _sentence(by: str, names: tuple[str, ...], inflation: NDArray[np.float64]) -> str:
@@ -84,6 +116,7 @@ def _inflation(gram: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.ones(len(gram))
     try:
         root = np.linalg.inv(np.linalg.cholesky(gram / np.outer(size, size)))
-    except np.linalg.LinAlgError:
-        return np.full(len(gram), np.inf)
-    return np.asarray(np.sqrt(np.einsum("ij,ij->j", root, root)))
+    except np.linalg.LinAlgError:  # redundant: that is said elsewhere
+        return np.ones(len(gram))
+    inflation = np.sqrt(np.einsum("ij,ij->j", root, root))
+    return np.where(inflation < _REDUNDANT, inflation, 1.0)

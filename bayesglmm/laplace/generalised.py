@@ -24,7 +24,7 @@ from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, 
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
 from bayesglmm.laplace.optimise import Optimum, bfgs, forward_step, maximise
 from bayesglmm.laplace.options import ML
-from bayesglmm.laplace.pirls import EXACT, Border, Problem, border
+from bayesglmm.laplace.pirls import EXACT, Border, Modes, Problem, border
 from bayesglmm.laplace.quadrature import adaptive
 from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_covariance
 from bayesglmm.laplace.start import average_information, generalised_start
@@ -38,8 +38,16 @@ _LARGEST_THETA = 1e4
 _LARGEST_LOG_SIGMA = 100.0  # its fourth power still is a number
 _STEPS = (0.2, 0.1)  # largest expected size of a change in theta and in log sigma
 _PLATEAU = 1e-9  # relative information of a direction of beta below which there is none
-_NEAR = 1e-4  # in theta and in standard errors: farther than the steps of forward differences
+_NEAR = 1e-3  # in theta and in standard errors: farther than the steps of differences
+# Share of what rows know of beta that is left where effects are unknown, below which differences
+# of the gradient, in which the rest cancels, are rounding.
+_LITTLE_LEFT = 3e-10
 _ROUGH = 1e-2  # squared distance in standard errors at which the profiled search hands over
+_COUNTLESS_NOTE = (
+    "With so many events the curvature of the likelihood is rounding. Standard errors of the "
+    "coefficients are those given the variance parameters, which hardly differ then; those of the "
+    'variance parameters are not known: use confint("profile"), or fit("nuts").'
+)
 _NO_EFFECTS, _NO_COVARIANCE = structure_of(()), Covariance((), ())
 
 
@@ -85,7 +93,7 @@ class _Starts:
         if away > 0.0 and abs(between - 4.0 * away) < 1e-3 * away:  # about as far on either side
             missed = move + move - turn
             if missed @ missed < 1e-28:
-                return np.asarray(2.0 * b - other), 0
+                return np.asarray(2.0 * b - other), 2
         least = 2 if min(away, between) < _NEAR**2 else 0
         return (b if away < between else other), least
 
@@ -224,6 +232,7 @@ def generalised_mixed(
     k, p = covariance.size, problem.p
     beta, start, steps, zero = _start(problem)
     exact = EXACT if options.nagq == 0 else _ROUGH**2
+    notes: list[str] = []
     profiled = _Profiled(problem, beta, exact)
     if options.nagq == 0:
         best = maximise(_Guarded(profiled), start, steps, metric=profiled.information)
@@ -244,20 +253,31 @@ def generalised_mixed(
         x, curvature = settle(_Guarded(joint), covariance, best, scale, zero)
         point = joint.at(x)
         beside = border(problem, point.value.modes)
-        basis = _informed(-curvature, joint.back, k)
-        expected = np.append(steps[:k], np.ones(basis.shape[1] - k))
-        everything, flat, rest = invert_information(basis.T @ -curvature @ basis, expected)
-        whole = basis @ (everything + rest) @ basis.T
-        everything, flat = basis @ everything @ basis.T, flat @ basis.T
-        scale_cov, flat = everything[joint.own], flat[:, joint.own[1]]
-        if options.vcov == "conditional":
-            vcov = np.linalg.pinv(beside.schur, hermitian=True)
+        vcov = np.linalg.pinv(beside.schur, hermitian=True)
+        known = _known(problem, point.value.modes)
+        if eigen(known.T @ beside.schur @ known)[0].min(initial=1.0) < _LITTLE_LEFT:
+            scale_cov, flat = np.full((len(steps),) * 2, np.nan), np.zeros((0, len(steps)))
+            notes = [_COUNTLESS_NOTE]
         else:
-            block = slice(k, k + p)
-            vcov = root @ whole[block, block] @ root.T
+            basis = _informed(known, joint.back, k, len(best.x))
+            expected = np.append(steps[:k], np.ones(basis.shape[1] - k))
+            everything, flat, rest = invert_information(basis.T @ -curvature @ basis, expected)
+            whole = basis @ (everything + rest) @ basis.T
+            everything, flat = basis @ everything @ basis.T, flat @ basis.T
+            scale_cov, flat = everything[joint.own], flat[:, joint.own[1]]
+            if options.vcov != "conditional":
+                block = slice(k, k + p)
+                vcov = root @ whole[block, block] @ root.T
     if not np.isfinite(best.value):
         raise FitError("the likelihood is not finite at the starting values; rescale covariates")
-    return _estimate(design, problem, options, point, beside, best, vcov, scale_cov, flat, zero)
+    return _estimate(
+        design, problem, options, point, beside, best, vcov, scale_cov, flat, zero, notes
+    )
+
+
+def _total(point: Point) -> float:
+    """Total weight of the rows at a point."""
+    return -float(point.value.modes.l[2].sum())
 
 
 def _all_together(
@@ -282,7 +302,7 @@ def _all_together(
         first,
         scale,
         inverse=inverse,
-        forward=forward_step(len(problem.offset)),
+        forward=forward_step(max(len(problem.offset), _total(point))),
     )
     return joint, best, scale
 
@@ -333,23 +353,30 @@ def _climb(profiled: _Profiled, start: Array, steps: Array) -> tuple[Array, Arra
     return start + steps * z, inverse * np.outer(steps, steps)
 
 
-def _informed(information: Array, back: Array, k: int) -> Array:
-    """(m, r) basis of the parameters without directions of beta that run to infinity.
+def _known(problem: Problem, modes: Modes) -> Array:
+    """(p, r) directions of beta that do not run to infinity, with X'WX the identity in them.
 
-    Where predictors separate the outcomes the likelihood levels off: its curvature there is
-    rounding, and would spoil the standard errors of everything else.
+    Where predictors separate the outcomes the likelihood levels off, and so does that of the
+    rows given the random effects: its curvature there is rounding.
     """
-    m, p = len(information), len(back)
-    block = slice(k, k + p)
-    values, vectors = eigen(back.T @ information[block, block] @ back)
-    informed = values > _PLATEAU * values.max(initial=0.0)
-    if informed.all():
+    X = problem.columns.X
+    values, vectors = eigen(X.T @ (X * -modes.l[2][:, None]))
+    known = values > _PLATEAU * values.max(initial=0.0)
+    return np.asarray(vectors[:, known] / np.sqrt(values[known]))
+
+
+def _informed(known: Array, back: Array, k: int, m: int) -> Array:
+    """(m, r) basis of the parameters with the `_known` directions of beta alone.
+
+    The others would spoil the standard errors of everything else.
+    """
+    p, r = known.shape
+    if r == p:
         return np.eye(m)
-    known = vectors[:, informed]
-    basis = np.zeros((m, m - p + known.shape[1]))
+    basis = np.zeros((m, m - p + r))
     basis[:k, :k] = np.eye(k)
-    basis[block, k : k + known.shape[1]] = back @ known
-    basis[k + p :, k + known.shape[1] :] = np.eye(m - k - p)
+    basis[k : k + p, k : k + r] = back @ (known / np.linalg.norm(known, axis=0))
+    basis[k + p :, k + r :] = np.eye(m - k - p)
     return basis
 
 
@@ -372,11 +399,12 @@ def _estimate(
     scale_cov: Array,
     flat: Array,
     zero: Array,
+    notes: list[str],
 ) -> Estimate:
     covariance, transforms = problem.covariance, problem.columns.transforms
     k, p, has_scale = covariance.size, problem.p, len(point.log_sigma)
     outcome, component_cov = judge(
-        design, covariance, transforms, point.theta, zero, best, scale_cov, flat, ()
+        design, covariance, transforms, point.theta, zero, best, scale_cov, flat, tuple(notes)
     )
     raw = transformed(covariance, point.theta, transforms)
     values = component_values(covariance, raw, 1.0)

@@ -22,6 +22,7 @@ from bayesglmm.laplace.kenward_roger import kenward_roger
 from bayesglmm.laplace.optimise import forward_step, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pls import (
+    FITTED_EXACTLY,
     LinearProblem,
     Solution,
     deviance_at,
@@ -33,7 +34,9 @@ from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_cov
 from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
-_EXACT = 1e-14  # share of the squares of residuals below which effects leave nothing
+# Share of the squares of residuals that effects leave, below which it is rounding: cross-products
+# know it to about 1e-13.
+_EXACT = 2e-12
 _ROUNDING = 1e-12  # residual of a typical row, relative to the largest response, that is none
 _LARGE = 500  # columns of the dense block from which an evaluation is dear
 _DEAR_STEP = 1e-5  # of the differences there
@@ -95,11 +98,7 @@ def linear_mixed(
     left, largest = float(w @ (likelihood.y - eta) ** 2), float(np.max(np.abs(likelihood.y)))
     rounding = float(np.sum(w)) * (_ROUNDING * largest) ** 2
     if left <= max(_EXACT * float(problem.xx[design.p, design.p]), rounding):
-        raise FitError(
-            "the response is fitted exactly by the fixed and random effects: its residual variance "
-            "is zero, and the likelihood has no maximum. Leave out a term, or check whether the "
-            "response is a mean or a copy of something that is constant within groups"
-        )
+        raise FitError(FITTED_EXACTLY)
     raw = transformed(covariance, theta, transforms)
     outcome, component_cov = judge(
         design, covariance, transforms, theta, zero, best, scale_cov, flat, ()

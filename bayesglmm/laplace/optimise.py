@@ -66,7 +66,7 @@ class Optimum:
     trace: tuple[float, ...]
 
 
-def forward_step(rows: int) -> float:
+def forward_step(rows: float) -> float:
     """The step at which forward differences are as exact as central ones; 0 where none is."""
     return _SMALL_STEP * math.sqrt(max(rows, 1000) / 1000) if rows < _MANY_ROWS else 0.0
 

@@ -13,6 +13,7 @@ from math import log, pi
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
+from bayesglmm.errors import FitError
 from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.covariance import Covariance
 from bayesglmm.laplace.factor import Factor, factorize, inverse_blocks, solve
@@ -20,6 +21,13 @@ from bayesglmm.laplace.standardise import Coordinates
 from bayesglmm.laplace.structure import Array, Structure, Whole
 
 _ROWS_PER_CHUNK = 65536
+
+
+FITTED_EXACTLY = (
+    "the response is fitted exactly by the fixed and random effects: its residual variance is zero "
+    "(or rounding), and the likelihood has no maximum. Leave out a term, or check whether the "
+    "response is a mean or a copy of something that is constant within groups"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +219,8 @@ def deviance_at(
     """The same where the least-squares problem is solved already."""
     df = problem.n - problem.p if reml else problem.n
     variance = at.rss / df if sigma is None else sigma**2
+    if not variance > 0.0:
+        raise FitError(FITTED_EXACTLY)
     value = (
         at.factor.logdet - problem.log_weights + df * log(2.0 * pi * variance) + at.rss / variance
     )

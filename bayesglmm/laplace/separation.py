@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.design import Design
+from bayesglmm.design import Design, RandomTerm
 from bayesglmm.design.fixed import INTERCEPT
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace.covariance import components, covariance_of
@@ -84,31 +84,50 @@ def judge_separation(estimate: Estimate, design: Design, likelihood: Likelihood)
 def judge_groups(estimate: Estimate, design: Design, likelihood: Likelihood) -> Estimate:
     """The estimate with a note where random effects separate the outcomes.
 
-    If every level of a factor has outcomes of one kind, nothing bounds its sd from above.
+    If the effects of every level can predict its outcomes without error, nothing bounds their
+    sds from above.
     """
     if not can_separate(likelihood) or not likelihood.family.is_probability:
         return estimate
     parts = components(covariance_of(design.random))
-    wide = {
-        c.term
-        for c, sd in zip(parts, estimate.component_values, strict=False)
-        if c.kind == "sd" and sd > _WIDE and design.random[c.term].columns[c.row] == INTERCEPT
-    }
-    notes = []
-    for f in sorted(wide):
-        term, y, w = design.random[f], likelihood.y, likelihood.w
-        successes = np.bincount(term.index, w * y, term.J)
-        failures = np.bincount(term.index, w * (1.0 - y), term.J)
-        if not np.any((successes > 0.0) & (failures > 0.0)):
-            notes.append(
-                f"Separation by {term.name}: the outcomes of every level are all the same, so "
-                "nothing bounds its sd from above, and the estimate is an accident of the "
-                'approximation. Fit with a prior: fit("nuts").'
-            )
+    wide = set()
+    for c, sd in zip(parts, estimate.component_values, strict=False):
+        if c.kind == "sd":
+            column = design.random[c.term].Z[:, c.row]
+            if sd * float(np.sqrt(column @ column / len(column))) > _WIDE:
+                wide.add(c.term)
+    notes = [
+        f"Separation by {design.random[f].name}: its effects can predict the outcomes of every "
+        "level without error, so nothing bounds their sd from above, and the estimate is an "
+        'accident of the approximation. Fit with a prior: fit("nuts").'
+        for f in sorted(wide)
+        if _separates(design.random[f], likelihood)
+    ]
     if not notes:
         return estimate
     notes.extend(estimate.outcome.notes)
     return replace(estimate, outcome=replace(estimate.outcome, notes=tuple(notes)))
+
+
+def _separates(term: RandomTerm, likelihood: Likelihood) -> bool:
+    """Whether for every level some effects b have z'b > 0 at successes and < 0 at failures."""
+    from scipy.optimize import linprog
+
+    counted = likelihood.w > 0.0
+    y = likelihood.y
+    if np.any(counted & (y > 0.0) & (y < 1.0)):
+        return False  # a row with both
+    Z = np.where(y > 0.0, 1.0, -1.0)[:, None] * term.Z
+    order = np.argsort(term.index, kind="stable")
+    for rows in np.split(Z[order], np.cumsum(np.bincount(term.index, minlength=term.J))[:-1]):
+        if term.K == 1:
+            if not ((rows > 0.0).all() or (rows < 0.0).all()):
+                return False
+        elif not linprog(
+            np.zeros(term.K), -rows, -np.ones(len(rows)), bounds=[(None, None)] * term.K
+        ).success:
+            return False
+    return True
 
 
 def can_separate(likelihood: Likelihood) -> bool:

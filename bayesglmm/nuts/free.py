@@ -40,7 +40,9 @@ def free_variables(model: Model, posterior: Any) -> Variables:
         if len(set(sds)) > 1:
             out |= {f"sd_{group}_{c}": ((), sd[..., k]) for k, c in enumerate(term.columns)}
         if correlated:
-            unit = np.linalg.cholesky(np.asarray(posterior[f"corr_{group}"].values))
+            # A correlation that rounds to one leaves a factor that exists.
+            corr = np.asarray(posterior[f"corr_{group}"].values)
+            unit = np.linalg.cholesky(corr + 1e-14 * np.eye(corr.shape[-1]))
             factor = sd[..., :, None] * unit
             if len(set(sds)) > 1:
                 out[f"chol_{group}"] = ((f"chol_{group}_0", f"chol_{group}_1"), unit)

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 # Multiplications in the dense part of an evaluation, a millisecond or two, above which sampling
 # all parameters takes less time.
 _DEAR = 5e6
+# Multiplications for the levels of random effects, and by row of the data: with more, an evaluation
+# (of which a draw takes three) costs more than the thirty of Laplace coordinates, row by row.
+_CHEAP = 1e5
+_PER_ROW = 50.0
 _KIND = "random effects and coefficients integrated out, exactly"
 # Standard deviations in t beyond which a direction counts as not identified.
 _WIDEST = 3.0
@@ -167,6 +171,12 @@ def why_not_integrated(model: Model) -> str:
     cost = _cost(model.design.structure)
     if cost > _DEAR:
         return f"the terms cross too densely ({cost:.1g} multiplications for one evaluation)"
+    cost = _level_cost(model)
+    if cost > max(_CHEAP, _PER_ROW * model.design.n):
+        return (
+            f"there are too many levels and coefficients ({cost:.1g} multiplications for one "
+            "evaluation)"
+        )
     return ""
 
 
@@ -260,6 +270,25 @@ def _cost(structure: Structure) -> float:
             first = structure.levels[0, pair[5] : pair[5] + pair[3]]
             met += np.bincount(first, minlength=J) * structure.terms[pair[1], 1]
         cost += 2.0 * K * float(met @ met)
+    return cost
+
+
+def _level_cost(model: Model) -> float:
+    """Multiplications for the cross-products of effects and coefficients in one evaluation."""
+    terms, square = model.design.random, (model.design.p + 1.0) ** 2
+    if len(terms) != 1:
+        return 2.0 * square * sum(term.J * term.K for term in terms)
+    term = terms[0]
+    k, l = np.tril_indices(term.K)
+    cost = square * len(k)
+    if term.J * cost > _CHEAP:  # levels with the same Z'WZ are put together
+        w = model.likelihood.w
+        blocks = [
+            np.bincount(term.index, w * term.Z[:, a] * term.Z[:, b])
+            for a, b in zip(k, l, strict=True)
+        ]
+        size = max(float(np.abs(block).max()) for block in blocks)
+        cost *= len(np.unique(np.round(np.stack(blocks) / max(size, 1e-300), 13), axis=1).T)
     return cost
 
 

@@ -120,6 +120,8 @@ def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) 
     KeyboardInterrupt
         If interrupted before every chain has a few draws.
     """
+    # What it calls is loaded now: no interrupt can come between draws and their expansion.
+    target.expand(np.zeros((1, target.size)), np.zeros((1, target.noise)))
     team = _Team(target, options, seed, keeper)
     judge = _Judge(options)
     interrupted = False

@@ -152,7 +152,7 @@ def scales_of(model: Model) -> Scales | None:
         np.array(rows, dtype=np.int64).reshape(-1, 4),
         codes,
         parameters,
-        np.array([lkj.eta for lkj in priors.correlations]),
+        np.array([lkj.eta for lkj in priors.correlations], dtype=np.float64),
         constant,
         bool(priors.sigma),
         at + len(priors.sigma),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.nuts.cross_products import Several
 from bayesglmm.nuts.marginal import Integrated, integrated, marginal_target, why_not_integrated
+from bayesglmm.posterior.sampled import SampledPosterior
 
 SLOPE = {"x": bg.Normal(0.3, 0.8), "(Intercept)": bg.Normal(1.0, 2.0)}
 SCALES = {"sd:g": bg.Gamma(2.0, 1.5), "corr:g": bg.LKJ(1.4), "sigma": bg.Exponential(0.7)}
@@ -275,6 +277,42 @@ def test_the_c_function_is_the_density() -> None:
         assert call(target.size, *pointers, packed.ctypes.data) != 0
 
 
+@pytest.mark.parametrize("rhs", ["x + (x|g)", "x + (x|g) + (z|h)"])
+def test_whole_numbers_are_numbers_in_c(rhs: str) -> None:
+    """A C function reads bits: eta = 2, an int, must not reach it as one."""
+    import ctypes
+
+    from bayesglmm.nuts.native import with_room
+
+    seen = []
+    for number in (int, float):
+        priors: dict[str, Any] = {f"corr:{g}": bg.LKJ(number(2)) for g in "gh" if f"|{g})" in rhs}
+        priors |= {"sigma": bg.HalfNormal(number(3)), "sd:g": bg.HalfStudentT(number(4), number(2))}
+        target = marginal_target(bg.lmer(f"y ~ {rhs}", rows(), priors=priors))
+        assert target is not None
+        signature = [ctypes.c_uint64, *[ctypes.c_void_p] * 4]
+        call = ctypes.CFUNCTYPE(ctypes.c_int64, *signature)(target.address)
+        x = np.linspace(-0.7, 0.8, target.size)
+        gradient, value = np.empty(target.size), np.empty(1)
+        packed, _room = with_room(target.data, target.room)
+        pointers = [a.ctypes.data for a in (x, gradient, value, packed)]
+        assert call(target.size, *pointers) == 0
+        assert value[0] == target.log_density(x, np.empty(target.size))
+        seen.append((value[0], gradient))
+    assert seen[0][0] == seen[1][0] and np.array_equal(seen[0][1], seen[1][1])
+
+
+def test_correlations_that_round_to_one_lose_no_draws() -> None:
+    priors = {"corr:g": bg.LKJ(0.1)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bg.BayesglmmWarning)  # of so hard a posterior
+        fit = bg.lmer("y ~ x + (x|g)", rows(), priors=priors).fit("nuts", seed=1, progress=False)
+    posterior = fit.posterior
+    assert isinstance(posterior, SampledPosterior)
+    corr = posterior.run.values("corr_g")[..., 0, 1]
+    assert np.isfinite(corr).all() and (np.abs(corr) > 1.0 - 1e-12).any()
+
+
 def test_normalised_over_a_fine_grid() -> None:
     """Z = p(y) by quadrature over (sd, sigma) themselves, with dense densities."""
     data = rows().head(25)
@@ -316,3 +354,15 @@ def test_says_why_not() -> None:
     crossed = bg.lmer("y ~ 1 + (1|a) + (1|b)", dense)
     assert "cross too densely" in why_not_integrated(crossed)
     assert why_not_integrated(bg.lm("y ~ x", data)) == ""
+
+
+def test_many_levels_and_coefficients_are_sampled_row_by_row() -> None:
+    rng = np.random.default_rng(1)
+    n, J, p = 2400, 800, 12
+    X = {f"x{k}": rng.normal(size=n) for k in range(p)}
+    data = pl.DataFrame({"y": rng.normal(size=n), "g": np.arange(n) % J, **X})
+    fixed = " + ".join(X)
+    slopes = bg.lmer(f"y ~ {fixed} + (x0|g)", data, factors="g")
+    assert "too many levels and coefficients" in why_not_integrated(slopes)
+    alike = bg.lmer(f"y ~ {fixed} + (1|g)", data, factors="g")  # three rows each: one class
+    assert why_not_integrated(alike) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -229,3 +230,18 @@ def test_outcomes_that_agree_within_every_group() -> None:
     mixed = rows.with_columns(y=pl.Series([1 - y[0], *y[1:]]))
     fit = bg.glmer("y ~ x + (1|g)", mixed, family="binomial").fit()
     assert not any("Separation" in note for note in fit.outcome.notes)
+
+
+@pytest.mark.parametrize("term", ["(0 + x|g)", "(x|g)"])
+def test_slopes_that_separate_are_named(term: str) -> None:
+    rng = np.random.default_rng(3)
+    x, g = rng.normal(size=120), rng.integers(0, 12, 120).astype(str)
+    data = pl.DataFrame({"x": x, "g": g, "y": (x > 0).astype(int)})
+    with pytest.warns(bg.BayesglmmWarning, match=r"Separation by g: .* fit\(\"nuts\"\)"):
+        bg.glmer(f"y ~ 1 + {term}", data, family="binomial").fit()
+    mixed = pl.when(pl.col("g") == "0").then(pl.Series(rng.integers(0, 2, 120))).otherwise("y")
+    one = data.with_columns(y=mixed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bg.glmer(f"y ~ 1 + {term}", one, family="binomial").fit()
+    assert not any("Separation by" in str(w.message) for w in caught)
