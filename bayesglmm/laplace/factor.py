@@ -7,7 +7,7 @@ from functools import partial
 from math import isnan
 
 import numpy as np
-from scipy.linalg.lapack import dposv, dpotrf, dpotri, dpotrs, dsyevd, dtrtrs
+from scipy.linalg.lapack import dposv, dpotrf, dpotri, dpotrs, dtrtrs
 
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.structure import Array, Integers, Structure
@@ -93,24 +93,6 @@ def solve_information(A: Array, rhs: Array) -> Array:
     if info or (root.diagonal() ** 2 < _SINGULAR * A.diagonal()).any():
         out = np.linalg.lstsq(A, rhs, rcond=None)[0]
     return np.asarray(out)
-
-
-def eigen(A: Array) -> tuple[Array, Array]:
-    """Eigenvalues of a symmetric matrix, ascending, and its eigenvectors (columns).
-
-    LAPACK itself: for the few parameters of a model, NumPy's checks take longer than it does.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If they are not found, as for a matrix that is not finite.
-    """
-    if not len(A):
-        return np.zeros(0), np.zeros((0, 0))
-    values, vectors, info = dsyevd(A)
-    if info or not np.isfinite(values).all():
-        raise np.linalg.LinAlgError("eigenvalues were not found")
-    return values, vectors
 
 
 def inverse_blocks(factor: Factor) -> Array:

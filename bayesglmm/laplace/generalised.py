@@ -18,11 +18,11 @@ from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import Covariance, component_values, covariance_of, transformed
 from bayesglmm.laplace.estimate import Estimate
-from bayesglmm.laplace.factor import eigen, inverse_blocks
+from bayesglmm.laplace.factor import inverse_blocks
 from bayesglmm.laplace.glm import feasible, fit_glm
 from bayesglmm.laplace.judge import at_edge, better, invert_information, judge, negligible, settle
 from bayesglmm.laplace.marginal import Value, laplace, laplace_profiled
-from bayesglmm.laplace.optimise import Optimum, bfgs, forward_step, maximise
+from bayesglmm.laplace.optimise import Optimum, bfgs, eigen, forward_step, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pirls import EXACT, Border, Modes, Problem, border
 from bayesglmm.laplace.quadrature import adaptive

@@ -14,8 +14,8 @@ from bayesglmm.laplace.covariance import (
     component_jacobian,
     components,
 )
-from bayesglmm.laplace.factor import diagonal_blocks, eigen
-from bayesglmm.laplace.optimise import Array, Objective, Optimum, hessian
+from bayesglmm.laplace.factor import diagonal_blocks
+from bayesglmm.laplace.optimise import Array, Objective, Optimum, eigen, hessian
 from bayesglmm.laplace.outcome import Outcome
 from bayesglmm.laplace.structure import Structure
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from bayesglmm.laplace.factor import eigen
+from scipy.linalg.lapack import dsyevd
 
 Array = NDArray[np.float64]
 Objective = Callable[[Array], tuple[float, Array]]
@@ -197,6 +196,24 @@ def maximise(
         evaluations,
         tuple(trace),
     )
+
+
+def eigen(A: Array) -> tuple[Array, Array]:
+    """Eigenvalues of a symmetric matrix, ascending, and its eigenvectors (columns).
+
+    LAPACK itself: for the few parameters of a model, NumPy's checks take longer than it does.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If they are not found, as for a matrix that is not finite.
+    """
+    if not len(A):
+        return np.zeros(0), np.zeros((0, 0))
+    values, vectors, info = dsyevd(A)
+    if info or not np.isfinite(values).all():
+        raise np.linalg.LinAlgError("eigenvalues were not found")
+    return values, vectors
 
 
 def _inverse(information: Array) -> Array:
