@@ -23,10 +23,6 @@ from bayesglmm.laplace.structure import Array, Structure, Whole
 _ROWS_PER_CHUNK = 65536
 
 
-# Share of the squares of residuals that effects leave, below which it is rounding: cross-products
-# know it to about 1e-13.
-EXACT = 2e-12
-ROUNDING = 1e-12  # residual of a typical row, relative to the largest response, that is none
 FITTED_EXACTLY = (
     "the response is fitted exactly by the fixed and random effects: its residual variance is zero "
     "(or rounding), and the likelihood has no maximum. Leave out a term, or check whether the "

@@ -15,7 +15,6 @@ of its points. The cost of one evaluation does not grow with the number of rows.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,17 +23,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from bayesglmm.design.fixed import INTERCEPT
-from bayesglmm.errors import FitError
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.optimise import maximise
-from bayesglmm.laplace.pls import (
-    EXACT,
-    FITTED_EXACTLY,
-    ROUNDING,
-    LinearProblem,
-    linear_problem,
-    penalised_least_squares,
-)
+from bayesglmm.laplace.pls import LinearProblem, linear_problem
 from bayesglmm.laplace.standardise import Coordinates, coordinates, orthonormal
 from bayesglmm.laplace.structure import Array, Structure
 from bayesglmm.laplace.surface import lower_whitening
@@ -58,7 +49,6 @@ _DEAR = 5e6
 # (of which a draw takes three) costs more than the thirty of Laplace coordinates, row by row.
 _CHEAP = 1e5
 _PER_ROW = 50.0
-_FREE = 1e6  # theta of effects that are hardly shrunk
 _KIND = "random effects and coefficients integrated out, exactly"
 # Standard deviations in t beyond which a direction counts as not identified.
 _WIDEST = 3.0
@@ -195,11 +185,6 @@ def integrated(model: Model) -> Integrated | None:
 
     `why_not_integrated` says the reason. None also where the density has no mode: it is improper
     then, or so wide that standard deviations exceed e^100.
-
-    Raises
-    ------
-    FitError
-        If the response is fitted exactly.
     """
     if why_not_integrated(model):
         return None
@@ -215,7 +200,6 @@ def integrated(model: Model) -> Integrated | None:
             columns = Coordinates(Q, R, structure, np.zeros((design.n, 0)), ())
         y = likelihood.y - design.offset
         problem = linear_problem(columns, y, likelihood.w, covariance_of(design.random))
-        _refuse_exact(problem, float(likelihood.w.sum()) * float(np.max(np.abs(y))) ** 2)
         prior, constant = _prior(model, columns.R, problem.ols)
         constant += scales.constant + 0.5 * problem.log_weights
         constant -= 0.5 * (design.n - design.p) * np.log(2.0 * np.pi)
@@ -237,19 +221,6 @@ def integrated(model: Model) -> Integrated | None:
         *found,
         any(isinstance(prior, Flat) for prior in model.priors.coefficients),
     )
-
-
-def _refuse_exact(problem: LinearProblem, largest: float) -> None:
-    """Refuse a response that the effects fit exactly: its density is infinite at sigma = 0."""
-    left = float(problem.xx[-1, -1])
-    exactly = left <= ROUNDING**2 * largest
-    # With as many effects as rows any response is, and its density is finite.
-    if problem.covariance.size and len(problem.zx) + problem.p < problem.n:
-        with contextlib.suppress(np.linalg.LinAlgError):  # of crossed terms that hardly shrink
-            free = problem.covariance.identity(_FREE)
-            exactly |= penalised_least_squares(problem, free).rss <= EXACT * left
-    if exactly:
-        raise FitError(FITTED_EXACTLY)
 
 
 def marginal_target(model: Model) -> Target | None:
