@@ -1,8 +1,8 @@
 """Run chains on a target: side by side, in blocks, until there are enough draws.
 
-Draws are expanded to named variables as they come, every hundred rows with noise from a seed of
-their own; and whether there is enough is judged after fixed numbers of draws: neither the
-number of cores nor the speed of a chain changes what comes out.
+Draws are expanded to named variables as they come, with noise that depends on their numbers
+alone; and whether there is enough is judged after fixed numbers of draws: neither the number of
+cores nor the speed of a chain changes what comes out.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts.chain import Chain, draw_start
+from bayesglmm.nuts.noise import BLOCK, seed_of, standard_normals
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.progress import Progress, Standing, open_progress
 from bayesglmm.nuts.target import Array, Target
 
-BLOCK = 100  # rows
 _MOST = 10 * BLOCK  # rows that are expanded at once
 _FEWEST = 4  # draws per chain that diagnostics need
 AGREED = 1.01  # R-hat up to which chains agree (Vehtari et al. 2021)
@@ -121,7 +121,7 @@ def run(target: Target, options: NUTS, seed: int, keeper: Keeper | None = None) 
         If interrupted before every chain has a few draws.
     """
     # What it calls is loaded now: no interrupt can come between draws and their expansion.
-    target.expand(np.zeros((1, target.size)), np.zeros((1, target.noise)))
+    target.expand(np.zeros((1, target.size)), standard_normals(seed, 0, 0, 1, target.noise))
     team = _Team(target, options, seed, keeper)
     judge = _Judge(options)
     interrupted = False
@@ -241,7 +241,7 @@ class _Team:
         target, options, begin = self._target, self._options, self._begin[c]
         assert options.tune is not None and options.target_accept is not None
         tune = options.tune if begin == 0 else min(options.tune, _TUNE_AGAIN)
-        seed = _seed(self._seed, c, begin, 0)
+        seed = seed_of(self._seed, c, begin, 0)
         return Chain(
             target,
             draw_start(target, seed) if begin == 0 else self.blocks[c][-1].last,
@@ -276,23 +276,13 @@ class _Team:
     def _block(self, c: int, chain: Chain, first: int, last: int) -> Block:
         begin = self._begin[c]
         x = chain.positions(first - begin, last - begin)
-        values = self._target.expand(x, self._noise(c, first, last))
+        noise = standard_normals(self._seed, c, first, last, self._target.noise)
+        values = self._target.expand(x, noise)
         statistics = chain.statistics(first - begin, last - begin)
         rows = len(statistics["energy"])  # the last may not have come yet
         if rows < len(x):
             values = {name: array[:rows] for name, array in values.items()}
         return Block(first, values, statistics, x[rows - 1].copy())
-
-    def _noise(self, c: int, first: int, last: int) -> Array:
-        """Standard normals for these rows, of every `BLOCK` from a seed of its own."""
-        out = np.empty((last - first, self._target.noise))
-        at = first
-        while out.size and at < last:
-            stop = min((at // BLOCK + 1) * BLOCK, last)
-            rng = np.random.default_rng(_seed(self._seed, c, at, 1))
-            rng.standard_normal(out=out[at - first : stop - first])
-            at = stop
-        return out
 
     def write(self, at_once: bool = False) -> None:
         """Hand new blocks to the keeper, now or if the last time is long enough ago."""
@@ -412,8 +402,3 @@ def cores_of(options: NUTS) -> int:
 
 def _rows(blocks: list[Block]) -> int:
     return blocks[-1].stop if blocks else 0
-
-
-def _seed(*path: int) -> int:
-    """A seed for one purpose: the run's seed, chain, row, and which purpose."""
-    return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import scipy.stats
 from filelock import FileLock
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ import bayesglmm as bg
 from bayesglmm.nuts import sampler
 from bayesglmm.nuts.chain import draw_start
 from bayesglmm.nuts.diagnostics import Diagnostics, diagnose
+from bayesglmm.nuts.noise import BLOCK, standard_normals
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.progress import Picture, Standing, html
 from bayesglmm.nuts.run import Drawn, run
@@ -113,6 +115,21 @@ def test_the_same_seed_draws_the_same_on_any_number_of_cores() -> None:
     assert not same(first, run(toy(), options(draws=230), 8))
     assert len(np.unique(first.values["beta"][:, 0, 0])) == 4
     assert len(np.unique(first.values["noise"])) == first.values["noise"].size
+
+
+def test_noise_is_standard_normal_and_leans_away_from_the_row_before() -> None:
+    z = standard_normals(5, 2, 0, 1000, 200)
+    flat = np.sort(z.ravel())
+    apart = np.abs(scipy.stats.norm.cdf(flat) - (np.arange(flat.size) + 0.5) / flat.size).max()
+    assert apart < 2.0 / np.sqrt(flat.size)
+    blocks = z.reshape(-1, BLOCK, 200)  # each has a seed of its own
+    for lag in (1, 2, 3):
+        products = blocks[:, lag:] * blocks[:, :-lag]
+        assert products.mean() == pytest.approx((-0.25) ** lag, abs=0.02)
+    assert (z[BLOCK::BLOCK] * z[BLOCK - 1 : -1 : BLOCK]).mean() == pytest.approx(0.0, abs=0.1)
+    assert np.abs(np.corrcoef(z.T) - np.eye(200)).max() < 0.2  # of one row they are independent
+    assert np.array_equal(z[300:520], standard_normals(5, 2, 300, 520, 200))
+    assert not np.isin(z, standard_normals(5, 3, 0, 1000, 200)).any()
 
 
 def test_draws_are_from_the_target() -> None:
