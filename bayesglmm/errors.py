@@ -22,6 +22,7 @@ __all__ = [
     "DataError",
     "FileError",
     "FitError",
+    "FittedExactly",
     "FormulaError",
     "OptionError",
     "caret",
@@ -92,6 +93,18 @@ class FitError(BayesglmmError, RuntimeError):
     """A fit that could not be computed at all."""
 
 
+class FittedExactly(FitError):
+    """A Gaussian response without residuals: no likelihood or posterior has a maximum."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the response is fitted exactly by the fixed and random effects: its residual variance "
+            "is zero (or rounding), where the likelihood is infinite, whatever the priors. Leave "
+            "out a term, or check whether the response is a mean or a copy of something that is "
+            "constant within groups"
+        )
+
+
 class FileError(BayesglmmError, OSError):
     """A saved fit that cannot be written, or a file that cannot be read as one."""
 
@@ -127,7 +140,7 @@ def named_arguments(
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = list(inspect.signature(function).parameters)
+        known = [name for name in inspect.signature(function).parameters if name != "self"]
 
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from bayesglmm.errors import ChoiceError
+from bayesglmm.errors import ChoiceError, named_arguments
 from bayesglmm.model import Estimator, Model
 from bayesglmm.posterior.ml import MLPosterior
 from bayesglmm.posterior.sampled import SampledPosterior
@@ -417,6 +417,7 @@ class Fit:
 
         return log_likelihood(self)
 
+    @named_arguments({"reloo": "write refit=True"})
     def loo(
         self,
         group: str | None = None,

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import bayesglmm as bg
+from bayesglmm.errors import FittedExactly
 
 # Degenerate fits are the point here, and warn.
 pytestmark = pytest.mark.filterwarnings("ignore::bayesglmm.errors.BayesglmmWarning")
@@ -280,7 +281,7 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
     (
         "exact",
         lambda: bg.lm("x ~ twice", DATA.with_columns(twice=pl.col("x") * 2)).fit(),
-        bg.FitError,
+        FittedExactly,
         ("exactly",),
     ),
     ("draws", lambda: bg.NUTS(draws=0), bg.ChoiceError, ("draws=0", "at least 4")),
@@ -389,7 +390,7 @@ AFTER: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         "predict group",
         lambda: linear().predict({"x": [1.0, 2.0], "colour": ["a", "b"], "g": ["u", "new"]}),
         bg.DataError,
-        ("row 1", "'g'", 're="zero"'),
+        ("row 1", "'g'", 're="zero"', 'posterior_predictive(newdata=, re="new")'),
     ),
     (
         "predict level",
@@ -435,6 +436,7 @@ FAMILY = {
     bg.ChoiceError: ValueError,
     bg.OptionError: TypeError,
     bg.FitError: RuntimeError,
+    FittedExactly: bg.FitError,
 }
 
 

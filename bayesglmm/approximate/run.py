@@ -143,8 +143,9 @@ def find_mode(posterior: LogPosterior) -> Optimum:
     curved = best.curvature * np.outer(posterior.scale, posterior.scale)
     if not best.converged or np.linalg.eigvalsh(-curved)[0] <= 0.0:
         raise FitError(
-            "the posterior has no mode that could be found: flat priors may leave it improper. "
-            'Give proper priors (the default ones are), or use fit("nuts")'
+            "the posterior has no mode that could be found: flat priors may leave it improper, or "
+            "the response is fitted exactly. Give proper priors (the default ones are), or use "
+            'fit("nuts")'
         )
     return best
 

@@ -111,12 +111,13 @@ def _sentence(by: str, names: tuple[str, ...], inflation: NDArray[np.float64]) -
 
 def _inflation(gram: NDArray[np.float64]) -> NDArray[np.float64]:
     """(K,) how many times each column is longer than its distance from the span of the others."""
-    size = np.sqrt(np.diag(gram))
-    if not (size > 0.0).all():
-        return np.ones(len(gram))
+    out, size = np.ones(len(gram)), np.sqrt(np.diag(gram))
+    there = np.flatnonzero(size > 0.0)
+    unit = gram[np.ix_(there, there)] / np.outer(size[there], size[there])
     try:
-        root = np.linalg.inv(np.linalg.cholesky(gram / np.outer(size, size)))
+        root = np.linalg.inv(np.linalg.cholesky(unit))
     except np.linalg.LinAlgError:  # redundant: that is said elsewhere
-        return np.ones(len(gram))
+        return out
     inflation = np.sqrt(np.einsum("ij,ij->j", root, root))
-    return np.where(inflation < _REDUNDANT, inflation, 1.0)
+    out[there] = np.where(inflation < _REDUNDANT, inflation, 1.0)
+    return out

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bayesglmm.design import Design
-from bayesglmm.errors import FitError
+from bayesglmm.errors import FittedExactly
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace import kernels
 from bayesglmm.laplace.covariance import (
@@ -22,7 +22,8 @@ from bayesglmm.laplace.kenward_roger import kenward_roger
 from bayesglmm.laplace.optimise import forward_step, maximise
 from bayesglmm.laplace.options import ML
 from bayesglmm.laplace.pls import (
-    FITTED_EXACTLY,
+    EXACT,
+    ROUNDING,
     LinearProblem,
     Solution,
     deviance_at,
@@ -34,10 +35,6 @@ from bayesglmm.laplace.standardise import Coordinates, coefficient_map, mode_cov
 from bayesglmm.laplace.start import average_information, moment_start
 from bayesglmm.laplace.structure import Array
 
-# Share of the squares of residuals that effects leave, below which it is rounding: cross-products
-# know it to about 1e-13.
-_EXACT = 2e-12
-_ROUNDING = 1e-12  # residual of a typical row, relative to the largest response, that is none
 _LARGE = 500  # columns of the dense block from which an evaluation is dear
 _DEAR_STEP = 1e-5  # of the differences there
 
@@ -96,9 +93,9 @@ def linear_mixed(
     fixed = columns.X @ at.beta + design.offset
     kernels.add_effects(structure.arrays, columns.Z, fixed, b, eta)
     left, largest = float(w @ (likelihood.y - eta) ** 2), float(np.max(np.abs(likelihood.y)))
-    rounding = float(np.sum(w)) * (_ROUNDING * largest) ** 2
-    if left <= max(_EXACT * float(problem.xx[design.p, design.p]), rounding):
-        raise FitError(FITTED_EXACTLY)
+    rounding = float(np.sum(w)) * (ROUNDING * largest) ** 2
+    if left <= max(EXACT * float(problem.xx[design.p, design.p]), rounding):
+        raise FittedExactly
     raw = transformed(covariance, theta, transforms)
     outcome, component_cov = judge(
         design, covariance, transforms, theta, zero, best, scale_cov, flat, ()

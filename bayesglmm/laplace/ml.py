@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from bayesglmm.design import Design
-from bayesglmm.errors import ChoiceError, FitError
+from bayesglmm.errors import ChoiceError, FitError, FittedExactly
 from bayesglmm.families import Likelihood
 from bayesglmm.laplace.estimate import Estimate
 from bayesglmm.laplace.memory import check_memory
@@ -123,7 +123,7 @@ def without_effects(design: Design, likelihood: Likelihood, linear: bool) -> Est
     sigma = float(np.sqrt(deviance_ / df_residual)) if has_scale else 1.0
     typical = np.sqrt(deviance_ / np.sum(likelihood.w))  # residual of a row of mean weight
     if has_scale and typical <= 1e-12 * float(np.max(np.abs(likelihood.y))):
-        raise FitError("the response is fitted exactly: its residual variance is zero")
+        raise FittedExactly
     log_sigma_cov = np.full((1, 1), 1.0 / (2.0 * design.n)) if has_scale else np.zeros((0, 0))
     notes: tuple[str, ...] = ()
     if at.decrement >= 1e-8:

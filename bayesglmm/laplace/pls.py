@@ -13,7 +13,7 @@ from math import log, pi
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from bayesglmm.errors import FitError
+from bayesglmm.errors import FittedExactly
 from bayesglmm.laplace import chain, kernels
 from bayesglmm.laplace.covariance import Covariance
 from bayesglmm.laplace.factor import Factor, factorize, inverse_blocks, solve
@@ -21,13 +21,10 @@ from bayesglmm.laplace.standardise import Coordinates
 from bayesglmm.laplace.structure import Array, Structure, Whole
 
 _ROWS_PER_CHUNK = 65536
-
-
-FITTED_EXACTLY = (
-    "the response is fitted exactly by the fixed and random effects: its residual variance is zero "
-    "(or rounding), and the likelihood has no maximum. Leave out a term, or check whether the "
-    "response is a mean or a copy of something that is constant within groups"
-)
+# Share of the squares of residuals that effects leave, below which it is rounding: cross-products
+# know it to about 1e-13.
+EXACT = 2e-12
+ROUNDING = 1e-12  # residual of a typical row, relative to the largest response, that is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +216,8 @@ def deviance_at(
     """The same where the least-squares problem is solved already."""
     df = problem.n - problem.p if reml else problem.n
     variance = at.rss / df if sigma is None else sigma**2
-    if not variance > 0.0:
-        raise FitError(FITTED_EXACTLY)
+    if variance <= 0.0:
+        raise FittedExactly
     value = (
         at.factor.logdet - problem.log_weights + df * log(2.0 * pi * variance) + at.rss / variance
     )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.errors import BayesglmmError
+from bayesglmm.errors import BayesglmmError, FittedExactly
 from bayesglmm.laplace import ML, Estimate, maximum_likelihood
 from bayesglmm.laplace.covariance import covariance_of
 
@@ -97,6 +97,8 @@ def laplace_coordinates(model: Model) -> Coordinates | None:
         return None
     try:
         ml = maximum_likelihood(model.design, model.likelihood, ML(vcov="conditional"))
+    except FittedExactly:
+        raise
     except (BayesglmmError, np.linalg.LinAlgError):
         return None
     if not ml.outcome.converged or ml.outcome.redundant or not np.all(np.isfinite(ml.vcov)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bayesglmm.errors import BayesglmmError
+from bayesglmm.errors import BayesglmmError, FittedExactly
 from bayesglmm.families.compiled import Density
 from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts import kernels
@@ -35,6 +35,8 @@ def laplace_target(model: Model) -> Target:
     NoTarget
         With the reason: a family, link or prior has no compiled form, or maximum likelihood
         fails.
+    FittedExactly
+        If a Gaussian response is.
     """
     likelihood, scales = model.likelihood, scales_of(model)
     if Density(likelihood).compiled is None:
@@ -48,6 +50,8 @@ def laplace_target(model: Model) -> Target:
     try:
         ml = maximum_likelihood(model.design, likelihood, ML(vcov="conditional"))
         at = place(model, scales, ml)
+    except FittedExactly:
+        raise
     except (BayesglmmError, np.linalg.LinAlgError) as error:
         raise NoTarget(f"maximum likelihood gives no coordinates: {error}") from error
     if not np.all(np.isfinite(at.packed.data)):

@@ -23,9 +23,15 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from bayesglmm.design.fixed import INTERCEPT
+from bayesglmm.errors import FittedExactly
 from bayesglmm.laplace.covariance import covariance_of
 from bayesglmm.laplace.optimise import maximise
-from bayesglmm.laplace.pls import LinearProblem, linear_problem
+from bayesglmm.laplace.pls import (
+    EXACT,
+    ROUNDING,
+    LinearProblem,
+    linear_problem,
+)
 from bayesglmm.laplace.standardise import Coordinates, coordinates, orthonormal
 from bayesglmm.laplace.structure import Array, Structure
 from bayesglmm.laplace.surface import lower_whitening
@@ -185,6 +191,11 @@ def integrated(model: Model) -> Integrated | None:
 
     `why_not_integrated` says the reason. None also where the density has no mode: it is improper
     then, or so wide that standard deviations exceed e^100.
+
+    Raises
+    ------
+    FittedExactly
+        If the response is fitted exactly: the density is infinite where sigma is zero.
     """
     if why_not_integrated(model):
         return None
@@ -207,7 +218,11 @@ def integrated(model: Model) -> Integrated | None:
         sums = cross_products(
             structure, scales, problem, np.concatenate([np.zeros(0), *lifts]), prior, constant
         )
-        found = _coordinates(sums, _start(scales, columns, problem), scales)
+        largest = float(likelihood.w.sum() * np.max(np.abs(y)) ** 2)
+        if problem.xx[-1, -1] <= ROUNDING**2 * largest:
+            raise FittedExactly
+        floor = float(np.sqrt(EXACT * problem.xx[-1, -1] / design.n))
+        found = _coordinates(sums, _start(scales, columns, problem), scales, floor)
     if found is None:
         return None
     return Integrated(
@@ -324,12 +339,17 @@ def _start(scales: Scales, columns: Coordinates, problem: LinearProblem) -> Arra
 
 
 def _coordinates(
-    sums: Several | Alone, start: Array, scales: Scales
+    sums: Several | Alone, start: Array, scales: Scales, floor: float
 ) -> tuple[Array, Array, Array] | None:
-    """Centre, root and elbows; None without a mode."""
+    """Centre, root and elbows; None without a mode.
+
+    A sigma below its ``floor`` is rounding.
+    """
     size = scales.size
     usual = np.full(size, 0.3)
     best = maximise(lambda t: _log_posterior(sums, t), start, usual)
+    if best.x[-1] < np.log(floor):
+        raise FittedExactly
     if not (np.isfinite(best.value) and best.converged):
         return None
     cov = _inverse(best.curvature)

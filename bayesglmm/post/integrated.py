@@ -236,16 +236,17 @@ class _Integrals:
         """Fill (J, N) log-densities summed over the rows of each level, at (J, N, K) nodes."""
         columns, density, n = problem.columns, problem.density, len(problem.offset)
         s, Z = columns.structure.arrays, columns.Z
+        offset = np.array(problem.offset)  # may be read-only: another type
         points = np.ascontiguousarray(points)
         J, N, K = points.shape
         if density.compiled is not None:
             slopes = np.empty((n, N))
             model = density.compiled
-            chain.node_rows(s, lam, Z, problem.offset, model, sigma, points, log_terms, slopes)
+            chain.node_rows(s, lam, Z, offset, model, sigma, points, log_terms, slopes)
             return
         b, eta, out = np.empty((J * K, 1)), np.empty(n), np.empty((4, n))
         for q in range(N):
-            kernels.predict(s, lam, Z, problem.offset, points[:, q].reshape(-1, 1), b, eta)
+            kernels.predict(s, lam, Z, offset, points[:, q].reshape(-1, 1), b, eta)
             density(eta, sigma, out)
             log_terms[:, q] = np.bincount(self.blocks[-1].index, out[0], J)
 

@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from bayesglmm.design import Design
-from bayesglmm.errors import ChoiceError, check_whole
+from bayesglmm.errors import ChoiceError, check_whole, named_arguments
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.post.groups import levels_of
 from bayesglmm.post.pointwise import Chains, chains_of, conditional, draws_of, row_blocks
@@ -84,6 +84,7 @@ class Loo:
         return html_table("Cross-validation", *self._rows()) + html_note(self.table.caption)
 
 
+@named_arguments({"reloo": "write refit=True"})
 def loo(
     fit: Fit,
     group: str | None = None,
@@ -152,6 +153,8 @@ def loo(
     posterior = draws_of(fit, "loo", ", or fit.statistics for AIC and BIC")
     _check_whole("nodes", nodes)
     _check_whole("thin", thin)
+    if not isinstance(refit, bool):
+        raise ChoiceError(f"refit={refit!r}: give True or False")
     options = _nuts(posterior) if refit else None  # asked before the work is done
     model, design = fit.model, fit.model.design
     levels, index = levels_of(design, group)

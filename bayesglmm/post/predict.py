@@ -96,7 +96,8 @@ def predict(
                 )
                 raise DataError(
                     f"newdata row {row}: {term.factor!r} {what}; "
-                    're="zero" predicts for a typical group'
+                    're="zero" predicts for a typical group, posterior_predictive(newdata=, '
+                    're="new") draws from new ones'
                 )
     if re == "zero":
         groups = []

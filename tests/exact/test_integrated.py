@@ -366,3 +366,22 @@ def test_many_levels_and_coefficients_are_sampled_row_by_row() -> None:
     assert "too many levels and coefficients" in why_not_integrated(slopes)
     alike = bg.lmer(f"y ~ {fixed} + (1|g)", data, factors="g")  # three rows each: one class
     assert why_not_integrated(alike) == ""
+
+
+@pytest.mark.parametrize("method", ["nuts", "laplace"])
+def test_a_response_that_is_fitted_exactly_is_refused(method: str) -> None:
+    """Its density is infinite where sigma is zero, whatever the prior of sigma."""
+    g = np.repeat(np.arange(18), 10)
+    data = pl.DataFrame({"g": g.astype(str), "x": np.arange(180.0), "y": np.sin(g.astype(float))})
+    line = data.with_columns(y=2.0 * pl.col("x") + 1.0)
+    wide = {"slopes": bg.StudentT(3, 0, 2.5)}  # what keeps coefficients from being integrated out
+    for formula, rows_, priors in (
+        ("y ~ 1 + (1|g)", data, {}),
+        ("y ~ x + (1|g)", line, {}),
+        ("y ~ x", line, {}),
+        ("y ~ x + (1|g)", line.with_columns(pl.col("y") + data["y"]), wide),
+    ):
+        with pytest.raises(bg.FitError, match="fitted exactly"):
+            bg.model(formula, rows_, priors=priors).fit(method, seed=1)
+    each = data.with_columns(g=pl.int_range(180).cast(pl.String), y=pl.col("y") + pl.col("x"))
+    assert integrated(bg.lmer("y ~ 1 + (1|g)", each)) is not None

@@ -459,3 +459,9 @@ def test_sampling_again_where_it_cannot_be() -> None:
     model = bg.lmer("y ~ 1 + (1|g)", data)
     with pytest.raises(bg.ChoiceError, match=r"refit=True\) samples again by NUTS"):
         bg.loo(model.fit("laplace", seed=1), refit=True)
+    fit: Any = model.fit("nuts", seed=1, progress=False)
+    for call in (lambda: fit.loo(reloo=True), lambda: bg.loo(fit, reloo=True)):  # type: ignore[call-arg]
+        with pytest.raises(bg.OptionError, match="no argument 'reloo': write refit=True; it has"):
+            call()
+    with pytest.raises(bg.ChoiceError, match="refit='yes': give True or False"):
+        fit.loo(refit="yes")

@@ -45,6 +45,7 @@ def others(columns: list[str]) -> float:
         ("y ~ 0 + x + near + (1|g)", "^Nearly collinear: x, near: "),
         ("y ~ x + (year|g)", r"^Nearly collinear by g: \(Intercept\), year: their sds"),
         ("y ~ (x + near|g)", "^Nearly collinear by g: x, near: "),
+        ("y ~ x + (x + near + I(0 * x)|g)", "^Nearly collinear by g: x, near: "),
     ],
 )
 def test_advice_comes_once_and_stays_in_the_summary(formula: str, phrase: str) -> None:
