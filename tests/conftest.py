@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -19,6 +20,9 @@ from bayesglmm.pymc_model import coordinates_of, level_dim
 
 Array = NDArray[np.float64]
 FitOfDraws = Callable[[Model, Mapping[str, Array]], Fit]
+
+# A shell ignores it for what runs in its background: tests that send it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -55,8 +55,8 @@ class NUTS:
         number of parameters; "auto" takes low_rank for small models in plain coordinates.
     sampler
         "nutpie" (default), or for comparison PyMC's own "pymc", or "numpyro" and "blackjax"
-        where those packages are installed; these three sample plain coordinates unless told
-        otherwise.
+        where those packages are installed (they run on a GPU where JAX finds one; PyMC 6.4 needs
+        BlackJAX below 1.6); these three sample plain coordinates unless told otherwise.
     cores
         Chains run at the same time; None takes one per chain, at most one per processor.
     progress

@@ -213,7 +213,8 @@ def choose_route(model: Model, options: NUTS) -> Route:
     if options.sampler != "nutpie":
 
         def other(options: NUTS, seed: int, store: Store | None) -> Drawn:
-            return Drawn(*sample_other(pymc_model, options, seed, names), False, True)
+            with _quiet():
+                return Drawn(*sample_other(pymc_model, options, seed, names), False, True)
 
         return Route(Used(kind, 0, centred, settings), other)
     with _quiet():

@@ -488,6 +488,33 @@ def test_a_sampler_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, name: 
         toy_model().fit("nuts", sampler=name)
 
 
+def test_a_blackjax_that_is_too_new_for_pymc(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pymc
+
+    def sample(**settings: Any) -> Any:
+        raise TypeError("kernel() got an unexpected keyword argument 'progress_bar'")
+
+    monkeypatch.setattr("bayesglmm.nuts.others.find_spec", lambda package: object())
+    monkeypatch.setattr("bayesglmm.nuts.others._chain_method", lambda chains: "parallel")
+    monkeypatch.setattr(pymc, "sample", sample)
+    with pytest.raises(bg.ChoiceError, match=r"BlackJAX: pip install 'blackjax<1.6', or use"):
+        toy_model().fit("nuts", sampler="blackjax")
+    with pytest.raises(TypeError, match="progress_bar"):  # of whatever else
+        toy_model().fit("nuts", sampler="numpyro")
+
+
+@pytest.mark.filterwarnings("ignore:R-hat is", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["numpyro", "blackjax"])
+def test_samplers_on_jax(name: str) -> None:
+    pytest.importorskip(name)
+    model = bg.lm("Reaction ~ Days", bg.load_dataset("sleepstudy"))
+    fit: Any = model.fit("nuts", sampler=name, seed=1, progress=False)
+    exact: Any = model.fit("nuts", seed=1, progress=False)
+    apart = fit.params["estimate"][0] - exact.params["estimate"][0]
+    assert abs(apart) < 0.2 * exact.params["std_error"][0]
+    assert fit.diagnostics.r_hat[0] < 1.05 and name in fit.summary().text()
+
+
 def test_what_only_nutpie_can_do() -> None:
     for wrong in ({"min_ess": 100}, {"store": "here"}):
         with pytest.raises(bg.ChoiceError, match='needs sampler="nutpie"; this is'):
