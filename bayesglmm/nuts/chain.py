@@ -127,6 +127,7 @@ class Chain:
                 "num_draws": draws,
                 "num_chains": 1,
                 "target_accept": target_accept,
+                "extra_doublings": int(target.ridge),  # trajectories end far out on it
             }
         )
         none = lib.PyVariable.new_variables([], [], [], {}, {})

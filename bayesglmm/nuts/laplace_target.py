@@ -67,6 +67,7 @@ def laplace_target(model: Model) -> Target:
         address=native.address or 0,
         data=addresses(*arrays),
         room=(int(room_of(at.packed.ints)),),
+        ridge=bool(ml.outcome.redundant),
         coordinates=partial(_coordinates, model, scales, at),
     )
 

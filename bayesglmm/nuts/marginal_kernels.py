@@ -361,3 +361,12 @@ def _lift(terms, lifts, b, out):
                     total += lifts[at + k * K + a] * b[first + j * K + a, 0]
                 out[first + j * K + k] = total
         at += K * K
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def overrelax(rows, lean):
+    """Independent rows, in place, as a chain of rows."""
+    fresh = math.sqrt(1.0 - lean * lean)
+    for i in range(1, len(rows)):
+        for j in range(rows.shape[1]):
+            rows[i, j] = fresh * rows[i, j] - lean * rows[i - 1, j]

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="no-untyped-def,no-untyped-call"
 """Standard normals by which coefficients and effects are drawn, given what NUTS sampled.
 
 Each row leans a little away from the one before it (overrelaxation: Adler 1981,
@@ -10,10 +9,7 @@ N (1 + a) / (1 - a) independent ones, a variance as over N (1 - a^2) / (1 + a^2)
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numba import njit
 
 from bayesglmm.nuts.target import Array
 
@@ -30,12 +26,16 @@ def standard_normals(seed: int, chain: int, first: int, last: int, size: int) ->
     between starts anew.
     """
     out = np.empty((last - first, size))
+    if not out.size:
+        return out
+    from bayesglmm.nuts.marginal_kernels import overrelax  # compiled: loaded when called
+
     at = first
-    while out.size and at < last:
+    while at < last:
         stop = min((at // BLOCK + 1) * BLOCK, last)
         rows = out[at - first : stop - first]
         np.random.default_rng(seed_of(seed, chain, at, 1)).standard_normal(out=rows)
-        _overrelax(rows, _LEAN)
+        overrelax(rows, _LEAN)
         at = stop
     return out
 
@@ -43,12 +43,3 @@ def standard_normals(seed: int, chain: int, first: int, last: int, size: int) ->
 def seed_of(*path: int) -> int:
     """A seed for one purpose: the run's seed, chain, row, and which purpose."""
     return int(np.random.SeedSequence(path).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _overrelax(rows, lean):
-    """Independent rows, in place, as a chain of rows."""
-    fresh = math.sqrt(1.0 - lean * lean)
-    for i in range(1, len(rows)):
-        for j in range(rows.shape[1]):
-            rows[i, j] = fresh * rows[i, j] - lean * rows[i - 1, j]

@@ -39,7 +39,8 @@ class NUTS:
     target_accept
         Target acceptance statistic in (0, 1); raise it against divergences. None takes 0.85 in
         Laplace coordinates, whose curvature hardly varies, 0.7 where random effects are
-        integrated out and few parameters are left, and 0.9 in plain ones.
+        integrated out and few parameters are left, and 0.9 in plain ones. Also 0.9, with
+        trajectories twice as long, where the data cannot tell terms apart.
     coordinates
         "laplace": the random effects and coefficients are sampled in coordinates taken from
         the maximum-likelihood fit, in which their posterior is almost a standard normal;

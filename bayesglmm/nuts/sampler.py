@@ -41,7 +41,12 @@ _LOW_RANK_LIMIT = 100
 _RELIABILITY = 1.0 / 3.0
 
 # Warm-up iterations and target acceptance.
-_BY_COORDINATES = {"integrated": (300, 0.7), "laplace": (300, 0.85), "plain": (1000, 0.9)}
+_BY_COORDINATES = {
+    "integrated": (300, 0.7),
+    "laplace": (300, 0.85),
+    "ridge": (300, 0.9),  # with its longer trajectories 0.85 diverges now and then
+    "plain": (1000, 0.9),
+}
 
 
 def choose_coordinates(model: Model, options: NUTS) -> Coordinates | None:
@@ -200,10 +205,10 @@ def choose_route(model: Model, options: NUTS) -> Route:
     if options.sampler == "nutpie" and options.coordinates != "plain" and options.centred == "auto":
         found = compiled_target(model)
         if found is not None:
-            integrated = found.coordinates is None
-            return on_target(
-                found, options, {}, _settings(options, "integrated" if integrated else "laplace")
-            )
+            kind = "ridge" if found.ridge else "laplace"
+            if found.coordinates is None:
+                kind = "integrated"
+            return on_target(found, options, {}, _settings(options, kind))
     coordinates = choose_coordinates(model, options)
     centred = {} if coordinates else choose_centring(model, options)
     pymc_model = _pymc_model(model, coordinates, centred)

@@ -47,6 +47,9 @@ class Target:
     room
         Numbers of each working array of the C function. Every chain has its own, after the
         arrays of ``data``: :func:`bayesglmm.nuts.native.with_room` adds them.
+    ridge
+        Whether the data say nothing of some direction of the parameters, which only priors hold:
+        it is longer and more bent than the others.
     noise
         Standard normals that ``expand`` takes for a row: variables that are integrated out are
         drawn by them afterwards.
@@ -64,6 +67,7 @@ class Target:
     address: int = 0
     data: NDArray[np.intp] = field(default_factory=_no_data)
     room: tuple[int, ...] = ()
+    ridge: bool = False
     noise: int = 0
     start: Callable[[int], Array] | None = None
     coordinates: Callable[[Mapping[str, Array]], Array] | None = None
