@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bayesglmm.errors import FitError
-from bayesglmm.nuts.target import Array, Target
+from bayesglmm.nuts.target import Array, Shape, Target
 
 # nutpie's statistics under ArviZ's names
 STATISTICS = {
@@ -29,6 +29,14 @@ STATISTICS = {
     "maxdepth_reached": "reached_max_treedepth",
 }
 
+# nutpie's settings for what trajectories meet. Steps that are exact for a standard normal can be up
+# to three times as long where there are many coordinates, but at most a fifth of a turn: longer
+# ones come back to where they were. In the tails of other densities they are too long.
+_TRAJECTORIES: dict[Shape, dict[str, Any]] = {
+    "": {},
+    "normal": {"exact_normal_trajectory": True, "max_step_size": 1.2},
+    "ridge": {"extra_doublings": 1},  # they end far out on it
+}
 _ATTEMPTS = 100  # at a start where the density is finite
 
 
@@ -127,7 +135,7 @@ class Chain:
                 "num_draws": draws,
                 "num_chains": 1,
                 "target_accept": target_accept,
-                "extra_doublings": int(target.ridge),  # trajectories end far out on it
+                **_TRAJECTORIES[target.shape],
             }
         )
         none = lib.PyVariable.new_variables([], [], [], {}, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from bayesglmm.model import Model
 
 Array = NDArray[np.float64]
+LogDensity = Callable[[Array, Array], float]
+_POINTS = 40
+# Coordinates from which on steps that are exact for a standard normal can be longer than others.
+_MANY = 50
 
 
 def laplace_target(model: Model) -> Target:
@@ -59,17 +63,32 @@ def laplace_target(model: Model) -> Target:
     from bayesglmm.nuts.kernels_native import native
 
     arrays = at.packed.arrays
+    size = at.structure.effects + model.design.p + scales.size
+    log_density = partial(kernels.log_density, *arrays)
+    nearly = size >= _MANY and not at.bent and nearly_normal(log_density, size)
     return Target(
-        at.structure.effects + model.design.p + scales.size,
-        partial(kernels.log_density, *arrays),
+        size,
+        log_density,
         partial(_expand, model, scales, at),
         "Laplace coordinates, compiled",
         address=native.address or 0,
         data=addresses(*arrays),
         room=(int(room_of(at.packed.ints)),),
-        ridge=bool(ml.outcome.redundant),
+        shape="ridge" if ml.outcome.redundant else "normal" if nearly else "",
         coordinates=partial(_coordinates, model, scales, at),
     )
+
+
+def nearly_normal(log_density: LogDensity, size: int) -> bool:
+    """Whether a density is that of independent standard normals, but for a little.
+
+    At points drawn from those, their own log density varies by (size / 2)^(1/2); what the other
+    adds to it has to vary by less than half of that.
+    """
+    rng, gradient = np.random.default_rng(0), np.empty(size)
+    points = rng.standard_normal((_POINTS, size))
+    added = [log_density(x, gradient) + 0.5 * float(x @ x) for x in points]
+    return bool(np.isfinite(added).all() and np.std(added) < 0.5 * np.sqrt(0.5 * size))
 
 
 def _expand(model: Model, scales: Scales, at: Placed, x: Array, noise: Array) -> dict[str, Array]:

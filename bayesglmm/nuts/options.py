@@ -44,8 +44,9 @@ class NUTS:
     coordinates
         "laplace": the random effects and coefficients are sampled in coordinates taken from
         the maximum-likelihood fit, in which their posterior is almost a standard normal;
-        "plain": as `Model.to_pymc()` writes them; "auto": laplace where that fit exists. It
-        changes the efficiency, never the posterior.
+        "plain": as `Model.to_pymc()` writes them; "auto": laplace where that fit exists. Where
+        their density is found to be close to a standard normal, nutpie takes steps that are exact
+        for one, and can be longer. It changes the efficiency, never the posterior.
     centred
         Parameterisation of the random effects in plain coordinates: "auto" decides for each
         term from the maximum-likelihood fit, True or False for all, or a mapping by term name.

@@ -36,7 +36,7 @@ from bayesglmm.laplace.structure import Small, Structure, Whole, structure_of
 from bayesglmm.laplace.surface import surface
 from bayesglmm.nuts.layout import Packed, pack
 from bayesglmm.nuts.mode import CoefficientPrior, Conditional, Curvature, Point
-from bayesglmm.nuts.scales import Scales, straighten
+from bayesglmm.nuts.scales import NO_TAIL, Scales, straighten
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -69,6 +69,8 @@ class Placed:
         column and level.
     beta, R
         gamma = R (beta - beta_hat).
+    bent
+        Whether an sd may be zero, and its coordinate therefore bends.
     """
 
     packed: Packed
@@ -76,6 +78,7 @@ class Placed:
     order: Whole
     beta: Array
     R: Array
+    bent: bool
 
 
 def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
@@ -162,7 +165,8 @@ def place(model: Model, scales: Scales, ml: Estimate) -> Placed:
         "scale_codes": scales.codes,
     }
     index = [design.random[f].index for f in structure.order] or np.zeros((0, design.n))
-    return Placed(pack(sizes, parts, index), structure, order, beta, R)
+    bent = bool((elbows > NO_TAIL).any())
+    return Placed(pack(sizes, parts, index), structure, order, beta, R, bent)
 
 
 def _by_column(structure: Structure) -> Whole:

@@ -205,7 +205,7 @@ def choose_route(model: Model, options: NUTS) -> Route:
     if options.sampler == "nutpie" and options.coordinates != "plain" and options.centred == "auto":
         found = compiled_target(model)
         if found is not None:
-            kind = "ridge" if found.ridge else "laplace"
+            kind = "ridge" if found.shape == "ridge" else "laplace"
             if found.coordinates is None:
                 kind = "integrated"
             return on_target(found, options, {}, _settings(options, kind))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from bayesglmm.errors import BayesglmmError
 
 Array = NDArray[np.float64]
+Shape = Literal["", "normal", "ridge"]
 
 
 class NoTarget(BayesglmmError):
@@ -47,9 +49,10 @@ class Target:
     room
         Numbers of each working array of the C function. Every chain has its own, after the
         arrays of ``data``: :func:`bayesglmm.nuts.native.with_room` adds them.
-    ridge
-        Whether the data say nothing of some direction of the parameters, which only priors hold:
-        it is longer and more bent than the others.
+    shape
+        What trajectories meet: "normal" where the density is nearly standard normal, "ridge" where
+        the data say nothing of some direction, which is longer and more bent than the others; ""
+        for neither.
     noise
         Standard normals that ``expand`` takes for a row: variables that are integrated out are
         drawn by them afterwards.
@@ -67,7 +70,7 @@ class Target:
     address: int = 0
     data: NDArray[np.intp] = field(default_factory=_no_data)
     room: tuple[int, ...] = ()
-    ridge: bool = False
+    shape: Shape = ""
     noise: int = 0
     start: Callable[[int], Array] | None = None
     coordinates: Callable[[Mapping[str, Array]], Array] | None = None

@@ -9,18 +9,22 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import betaln
 
 import bayesglmm as bg
+from bayesglmm.catalogue import find_entry, read_entry
 from bayesglmm.families import compiled
 from bayesglmm.model import Model
 from bayesglmm.numba_cache import fingerprint
 from bayesglmm.nuts import blocks, kernels, kernels_native, layout
-from bayesglmm.nuts.laplace_target import laplace_target
+from bayesglmm.nuts.laplace_target import laplace_target, nearly_normal
 from bayesglmm.nuts.native import with_room
 from bayesglmm.nuts.scales import scales_of
 from bayesglmm.nuts.target import NoTarget, Target
+
+Array = NDArray[np.float64]
 
 
 def data(seed: int = 1, n: int = 48) -> pl.DataFrame:
@@ -389,3 +393,28 @@ def test_points_far_out_have_no_density_and_no_error(name: str) -> None:
         for _ in range(5):
             value = target.log_density(size * rng.normal(size=target.size), gradient)
             assert not value > 1e3
+
+
+def test_which_densities_are_nearly_normal() -> None:
+    def normal(x: Array, gradient: Array) -> float:
+        return 3.0 - 0.5 * float(x @ x)
+
+    def wide(x: Array, gradient: Array) -> float:  # one direction ten times as long
+        return normal(x, gradient) + 0.495 * float(x[0] ** 2)
+
+    def narrow(x: Array, gradient: Array) -> float:
+        return normal(x, gradient) - 1.5 * float(x[0] ** 2)
+
+    assert nearly_normal(normal, 10) and nearly_normal(normal, 1)
+    assert nearly_normal(wide, 10) and nearly_normal(wide, 100)  # is none of many
+    assert not nearly_normal(wide, 1) and not nearly_normal(narrow, 10)
+    assert not nearly_normal(lambda x, gradient: np.nan, 3)
+    assert not nearly_normal(lambda x, gradient: -np.inf if x[0] > 2.0 else 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("contra_gm3", "normal"), ("titanic_glmer", ""), ("grouseticks_year_split", "ridge")],
+)
+def test_shapes_of_the_catalogue(name: str, shape: str) -> None:
+    assert laplace_target(read_entry(find_entry(name)).model()).shape == shape

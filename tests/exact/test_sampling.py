@@ -28,6 +28,7 @@ from bayesglmm.nuts.noise import BLOCK, standard_normals
 from bayesglmm.nuts.options import NUTS
 from bayesglmm.nuts.progress import Picture, Standing, html
 from bayesglmm.nuts.run import Drawn, run
+from bayesglmm.nuts.target import Shape
 from bayesglmm.posterior.convergence import ess_and_rhat
 from bayesglmm.posterior.sampled import SampledPosterior
 
@@ -132,8 +133,11 @@ def test_noise_is_standard_normal_and_leans_away_from_the_row_before() -> None:
     assert not np.isin(z, standard_normals(5, 3, 0, 1000, 200)).any()
 
 
-def test_draws_are_from_the_target() -> None:
-    drawn = run(toy(), options(draws=2000), 3)
+@pytest.mark.parametrize("shape", ["", "normal", "ridge"])
+@pytest.mark.parametrize("adaptation", ["diag", "low_rank"])
+def test_draws_are_from_the_target(shape: Shape, adaptation: str) -> None:
+    """However long its steps and trajectories are."""
+    drawn = run(replace(toy(), shape=shape), options(draws=2000, adaptation=adaptation), 3)
     for x, mean, sd in (
         (drawn.values["beta"][..., 0], MEAN[0], SD[0]),
         (np.log(drawn.values["sigma"]), MEAN[1], SD[1]),
