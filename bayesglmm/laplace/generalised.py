@@ -253,11 +253,11 @@ def generalised_mixed(
         x, curvature = settle(_Guarded(joint), covariance, best, scale, zero)
         point = joint.at(x)
         beside = border(problem, point.value.modes)
-        vcov = np.linalg.pinv(beside.schur, hermitian=True)
+        conditional = options.vcov == "conditional"
         known = _known(problem, point.value.modes)
         if eigen(known.T @ beside.schur @ known)[0].min(initial=1.0) < _LITTLE_LEFT:
             scale_cov, flat = np.full((len(steps),) * 2, np.nan), np.zeros((0, len(steps)))
-            notes = [_COUNTLESS_NOTE]
+            notes, conditional = [_COUNTLESS_NOTE], True
         else:
             basis = _informed(known, joint.back, k, len(best.x))
             expected = np.append(steps[:k], np.ones(basis.shape[1] - k))
@@ -265,9 +265,10 @@ def generalised_mixed(
             whole = basis @ (everything + rest) @ basis.T
             everything, flat = basis @ everything @ basis.T, flat @ basis.T
             scale_cov, flat = everything[joint.own], flat[:, joint.own[1]]
-            if options.vcov != "conditional":
-                block = slice(k, k + p)
-                vcov = root @ whole[block, block] @ root.T
+            block = slice(k, k + p)
+            vcov = root @ whole[block, block] @ root.T
+        if conditional:
+            vcov = np.linalg.pinv(beside.schur, hermitian=True)
     if not np.isfinite(best.value):
         raise FitError("the likelihood is not finite at the starting values; rescale covariates")
     return _estimate(
