@@ -31,6 +31,7 @@ _RECORDS: dict[str, type[ML] | type[Laplace] | type[NUTS]] = {
     "laplace": Laplace,
     "nuts": NUTS,
 }
+_LARGEST = 1e40  # value of a response, whose powers are computed with
 # What options are called in brms, rstanarm, lme4, MixedModels.jl and PyMC.
 _ELSEWHERE = {
     "adapt_delta": "target_accept",
@@ -278,6 +279,13 @@ def check_response(design: Design, family: Family) -> None:
             "be estimated from it; check the response"
         )
     family.check(response.y, design.total_weights, response.name)
+    largest = float(np.max(np.abs(response.y), initial=0.0))
+    if family.has_scale and largest > 0.0 and not 1.0 / _LARGEST <= largest <= _LARGEST:
+        raise DataError(
+            f"response {response.name!r}: its largest value is {largest:.3g}, and products of such "
+            "numbers overflow or vanish; give it in a unit in which that lies between "
+            f"{1.0 / _LARGEST:g} and {_LARGEST:g}, divided by {largest:.0e}, say"
+        )
 
 
 Missing = Literal["drop", "error"]

@@ -265,6 +265,13 @@ FITS: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         bg.FitError,
         ("residual", "remove"),
     ),
+    (
+        "huge",
+        lambda: bg.lm("y ~ x", DATA.with_columns(pl.col("y") * 3e44)),
+        bg.DataError,
+        ("response 'y'", "between 1e-40 and 1e+40", "unit"),
+    ),
+    ("tiny", lambda: bg.lm("y ~ x", DATA.with_columns(pl.col("y") * 1e-150)), bg.DataError, ("y",)),
     ("constant", f("size ~ x"), bg.FitError, ("'size' is constant (9)", "residual variance")),
     (
         "slopes",
