@@ -36,6 +36,12 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_FITTED_EXACTLY = (
+    "the response is fitted exactly by the model: its residual variance is zero (or rounding), "
+    "where the likelihood is infinite. Leave out a term; check whether the response is a copy of "
+    "something, as a mean that is constant within groups; if its values are large beside their "
+    "differences, subtract a constant"
+)
 _PACKAGE = str(Path(__file__).resolve().parent)
 
 
@@ -94,15 +100,10 @@ class FitError(BayesglmmError, RuntimeError):
 
 
 class FittedExactly(FitError):
-    """A Gaussian response without residuals: no likelihood or posterior has a maximum."""
+    """A Gaussian response without residuals: the likelihood has no maximum."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "the response is fitted exactly by the fixed and random effects: its residual variance "
-            "is zero (or rounding), where the likelihood is infinite, whatever the priors. Leave "
-            "out a term, or check whether the response is a mean or a copy of something that is "
-            "constant within groups"
-        )
+    def __init__(self, message: str = _FITTED_EXACTLY) -> None:
+        super().__init__(message)
 
 
 class FileError(BayesglmmError, OSError):

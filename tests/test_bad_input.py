@@ -397,7 +397,7 @@ AFTER: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
         "predict group",
         lambda: linear().predict({"x": [1.0, 2.0], "colour": ["a", "b"], "g": ["u", "new"]}),
         bg.DataError,
-        ("row 1", "'g'", 're="zero"', 'posterior_predictive(newdata=, re="new")'),
+        ("row 1", "'g'", 're="zero"'),
     ),
     (
         "predict level",

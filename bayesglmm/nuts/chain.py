@@ -29,9 +29,9 @@ STATISTICS = {
     "maxdepth_reached": "reached_max_treedepth",
 }
 
-# nutpie's settings for what trajectories meet. Steps that are exact for a standard normal can be up
-# to three times as long where there are many coordinates, but at most a fifth of a turn: longer
-# ones come back to where they were. In the tails of other densities they are too long.
+# nutpie's settings for what trajectories meet. Steps that are exact for a standard normal can be
+# twice as long where there are many coordinates, but at most a fifth of a turn: longer ones come
+# back to where they were. In the tails of other densities they are too long.
 _TRAJECTORIES: dict[Shape, dict[str, Any]] = {
     "": {},
     "normal": {"exact_normal_trajectory": True, "max_step_size": 1.2},

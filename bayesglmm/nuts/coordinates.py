@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from bayesglmm.errors import BayesglmmError, FittedExactly
 from bayesglmm.laplace import ML, Estimate, maximum_likelihood
 from bayesglmm.laplace.covariance import covariance_of
+from bayesglmm.nuts.proper import infinite_if_exact
 
 if TYPE_CHECKING:
     from bayesglmm.model import Model
@@ -97,9 +98,9 @@ def laplace_coordinates(model: Model) -> Coordinates | None:
         return None
     try:
         ml = maximum_likelihood(model.design, model.likelihood, ML(vcov="conditional"))
-    except FittedExactly:
-        raise
-    except (BayesglmmError, np.linalg.LinAlgError):
+    except (BayesglmmError, np.linalg.LinAlgError) as error:
+        if isinstance(error, FittedExactly) and infinite_if_exact(model.design):
+            raise
         return None
     if not ml.outcome.converged or ml.outcome.redundant or not np.all(np.isfinite(ml.vcov)):
         return None

@@ -15,6 +15,7 @@ from bayesglmm.laplace import ML, maximum_likelihood
 from bayesglmm.nuts import kernels
 from bayesglmm.nuts.layout import room_of
 from bayesglmm.nuts.native import addresses
+from bayesglmm.nuts.proper import infinite_if_exact
 from bayesglmm.nuts.pseudo import Placed, place
 from bayesglmm.nuts.scales import Scales, scales_of
 from bayesglmm.nuts.target import NoTarget, Target
@@ -29,6 +30,8 @@ LogDensity = Callable[[Array, Array], float]
 _POINTS = 40
 # Coordinates from which on steps that are exact for a standard normal can be longer than others.
 _MANY = 50
+# Levels of a term with fewer of which its sd has a long tail, which is lost among many effects.
+_LEVELS = 10
 
 
 def laplace_target(model: Model) -> Target:
@@ -40,7 +43,7 @@ def laplace_target(model: Model) -> Target:
         With the reason: a family, link or prior has no compiled form, or maximum likelihood
         fails.
     FittedExactly
-        If a Gaussian response is.
+        If a Gaussian response is, and its density therefore infinite.
     """
     likelihood, scales = model.likelihood, scales_of(model)
     if Density(likelihood).compiled is None:
@@ -54,9 +57,9 @@ def laplace_target(model: Model) -> Target:
     try:
         ml = maximum_likelihood(model.design, likelihood, ML(vcov="conditional"))
         at = place(model, scales, ml)
-    except FittedExactly:
-        raise
     except (BayesglmmError, np.linalg.LinAlgError) as error:
+        if isinstance(error, FittedExactly) and infinite_if_exact(model.design):
+            raise
         raise NoTarget(f"maximum likelihood gives no coordinates: {error}") from error
     if not np.all(np.isfinite(at.packed.data)):
         raise NoTarget("maximum likelihood gives no coordinates: its estimate is not finite")
@@ -65,7 +68,8 @@ def laplace_target(model: Model) -> Target:
     arrays = at.packed.arrays
     size = at.structure.effects + model.design.p + scales.size
     log_density = partial(kernels.log_density, *arrays)
-    nearly = size >= _MANY and not at.bent and nearly_normal(log_density, size)
+    enough = size >= _MANY and all(term.J >= _LEVELS for term in model.design.random)
+    nearly = enough and not at.bent and nearly_normal(log_density, size)
     return Target(
         size,
         log_density,

@@ -39,6 +39,7 @@ from bayesglmm.laplace.threads import blas_threads
 from bayesglmm.nuts import marginal_kernels as kernels
 from bayesglmm.nuts.cross_products import Alone, Several, cross_products
 from bayesglmm.nuts.native import addresses
+from bayesglmm.nuts.proper import infinite_if_exact
 from bayesglmm.nuts.scales import NO_TAIL, Scales, scales_of, straighten
 from bayesglmm.nuts.target import Target
 from bayesglmm.nuts.tree import named
@@ -219,9 +220,11 @@ def integrated(model: Model) -> Integrated | None:
             structure, scales, problem, np.concatenate([np.zeros(0), *lifts]), prior, constant
         )
         largest = float(likelihood.w.sum() * np.max(np.abs(y)) ** 2)
-        if problem.xx[-1, -1] <= ROUNDING**2 * largest:
-            raise FittedExactly
-        floor = float(np.sqrt(EXACT * problem.xx[-1, -1] / design.n))
+        floor = 0.0
+        if infinite_if_exact(design):
+            if problem.xx[-1, -1] <= ROUNDING**2 * largest:
+                raise FittedExactly
+            floor = float(np.sqrt(EXACT * problem.xx[-1, -1] / design.n))
         found = _coordinates(sums, _start(scales, columns, problem), scales, floor)
     if found is None:
         return None
@@ -348,7 +351,7 @@ def _coordinates(
     size = scales.size
     usual = np.full(size, 0.3)
     best = maximise(lambda t: _log_posterior(sums, t), start, usual)
-    if best.x[-1] < np.log(floor):
+    if np.exp(best.x[-1]) < floor:
         raise FittedExactly
     if not (np.isfinite(best.value) and best.converged):
         return None

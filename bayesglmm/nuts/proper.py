@@ -24,6 +24,7 @@ from bayesglmm.laplace.separation import can_separate, find_separation
 from bayesglmm.priors import Flat, HalfFlat
 
 if TYPE_CHECKING:
+    from bayesglmm.design import Design
     from bayesglmm.model import Model
 
 
@@ -42,6 +43,15 @@ def check_proper(model: Model) -> None:
         for k, prior in enumerate(sds):
             if isinstance(prior, HalfFlat):
                 _check_sd(model, term, k)
+
+
+def infinite_if_exact(design: Design) -> bool:
+    """Whether the density of a Gaussian response that is fitted exactly is infinite at sigma = 0.
+
+    It grows as sigma^-(n - r), r the number of independent columns: with as many of them as rows
+    any response is fitted exactly, and its density is finite.
+    """
+    return design.n > design.p + sum(term.J * term.K for term in design.random)
 
 
 def _flat(model: Model) -> list[int]:

@@ -101,9 +101,19 @@ class Store:
         if not (self.path / _USED).exists():
             _write(self.path / _USED, asdict(used))
         elif (there := self.used) != used:
+            apart = [
+                f"{name}={there.settings.get(name)!r}, now {now!r}"
+                for name, now in used.settings.items()
+                if there.settings.get(name) != now
+            ]
+            if (there.kind, there.size) != (used.kind, used.size) or not apart:
+                apart = [
+                    f"{there.kind} ({there.size} parameters), now {used.kind} ({used.size})",
+                    *apart,
+                ]
             raise ChoiceError(
-                f"store={str(self.path)!r} holds draws in {there.kind} ({there.size}), and this "
-                f"installation samples {used.kind} ({used.size}); give a new directory"
+                f"store={str(self.path)!r} holds draws that another version chose to sample in "
+                f"another way ({'; '.join(apart)}); give a new directory, or those settings"
             )
 
     def blocks(self, chain: int) -> list[Block]:

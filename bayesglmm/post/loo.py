@@ -153,7 +153,7 @@ def loo(
     posterior = draws_of(fit, "loo", ", or fit.statistics for AIC and BIC")
     _check_whole("nodes", nodes)
     _check_whole("thin", thin)
-    if not isinstance(refit, bool):
+    if not isinstance(refit, bool | np.bool_):
         raise ChoiceError(f"refit={refit!r}: give True or False")
     options = _nuts(posterior) if refit else None  # asked before the work is done
     model, design = fit.model, fit.model.design

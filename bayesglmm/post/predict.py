@@ -89,6 +89,11 @@ def predict(
             if np.any(index < 0):
                 row = int(np.flatnonzero(index < 0)[0])
                 level_of = [frame.get_column(c)[row] for c in term.group_columns]
+                draws = (
+                    ', posterior_predictive(newdata=, re="new") draws from new ones'
+                    if isinstance(fit.posterior, SampledPosterior)
+                    else ""
+                )
                 what = (
                     "is missing"
                     if None in level_of
@@ -96,8 +101,7 @@ def predict(
                 )
                 raise DataError(
                     f"newdata row {row}: {term.factor!r} {what}; "
-                    're="zero" predicts for a typical group, posterior_predictive(newdata=, '
-                    're="new") draws from new ones'
+                    f're="zero" predicts for a typical group{draws}'
                 )
     if re == "zero":
         groups = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -383,5 +384,17 @@ def test_a_response_that_is_fitted_exactly_is_refused(method: str) -> None:
     ):
         with pytest.raises(bg.FitError, match="fitted exactly"):
             bg.model(formula, rows_, priors=priors).fit(method, seed=1)
+    with pytest.raises(bg.FitError) as caught:
+        bg.lm("y ~ x", line).fit()
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # from a process
     each = data.with_columns(g=pl.int_range(180).cast(pl.String), y=pl.col("y") + pl.col("x"))
     assert integrated(bg.lmer("y ~ 1 + (1|g)", each)) is not None
+
+
+def test_as_many_columns_as_rows_have_a_posterior() -> None:
+    """Any response is fitted exactly, and its density at sigma = 0 is finite."""
+    rows = pl.DataFrame({"y": [1.0, 2.0, 4.0], "x": [0.0, 1.0, 2.0], "z": [1.0, 0.0, 3.0]})
+    fit: Any = bg.lm("y ~ x + z", rows).fit("nuts", seed=1)
+    assert integrated(fit.model) is not None and fit.diagnostics.r_hat[0] < 1.01
+    with pytest.raises(bg.FitError, match="leave nothing to estimate"):
+        fit.model.fit()

@@ -418,3 +418,17 @@ def test_which_densities_are_nearly_normal() -> None:
 )
 def test_shapes_of_the_catalogue(name: str, shape: str) -> None:
     assert laplace_target(read_entry(find_entry(name)).model()).shape == shape
+
+
+def test_few_levels_are_not_lost_among_many() -> None:
+    """Their sd has a long tail, whatever the other coordinates are like."""
+    rng = np.random.default_rng(14)
+    u, g = np.repeat(np.arange(3), 400), np.repeat(np.arange(80), 15)
+    eta = 1.0 + np.array([0.5, -0.4, 0.1])[u] + 0.6 * rng.normal(size=80)[g]
+    y = rng.poisson(np.exp(eta))
+    data = pl.DataFrame({"y": y, "u": u.astype(str), "g": g.astype(str)})
+    shapes = [
+        laplace_target(bg.glmer(f"y ~ 1 + {terms}", data, family="poisson")).shape
+        for terms in ("(1|g)", "(1|g) + (1|u)")
+    ]
+    assert shapes == ["normal", ""]

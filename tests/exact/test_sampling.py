@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import json
 import os
 import shutil
 import signal
@@ -399,6 +400,16 @@ def test_a_store_refuses_another_run(toy_fits: None, tmp_path: Path, name: str) 
     make, changes, match = MISMATCHES[name]
     with pytest.raises(bg.ChoiceError, match=match):
         make().fit("nuts", **{"draws": 100, "store": tmp_path, "progress": False, **changes})
+
+
+@short
+def test_a_store_of_a_version_that_chose_otherwise(toy_fits: None, tmp_path: Path) -> None:
+    toy_model().fit("nuts", draws=100, seed=4, store=tmp_path, progress=False)
+    used = json.loads((tmp_path / "used.json").read_text())
+    used["settings"]["tune"] = 777
+    (tmp_path / "used.json").write_text(json.dumps(used))
+    with pytest.raises(bg.ChoiceError, match=r"in another way \(tune=777, now \d+\); give a new"):
+        toy_model().fit("nuts", draws=200, store=tmp_path, progress=False)
 
 
 @short
