@@ -80,7 +80,7 @@ def sample_other(
                 compute_convergence_checks=False,
             )
     except TypeError as error:
-        # BlackJAX 1.6 knows no progress_bar=, which PyMC (6.4 still) hands it: pymc issue 8367.
+        # BlackJAX 1.6 knows no progress_bar=, which PyMC (6.4 still) hands it.
         if options.sampler != "blackjax" or "progress_bar" not in str(error):
             raise
         raise ChoiceError(
