@@ -113,7 +113,7 @@ class Store:
                 ]
             raise ChoiceError(
                 f"store={str(self.path)!r} holds draws that another version chose to sample in "
-                f"another way ({'; '.join(apart)}); give a new directory, or those settings"
+                f"another way ({'; '.join(apart)}); give a new directory"
             )
 
     def blocks(self, chain: int) -> list[Block]:
